@@ -1,0 +1,149 @@
+package conversation
+
+import (
+	"crypto/sha256"
+	"encoding/base32"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	"steno/shared/teams"
+)
+
+// Modality is the kind of communication.
+type Modality string
+
+// The modalities captured so far.
+const Chat Modality = "chat"
+
+// ThreadKey stands for a thread in stored keys and URLs: 32 characters of
+// lower-case base32hex, so that no thread id ever becomes part of a path or an
+// OData literal. It is the same for the same tenant and thread for ever.
+type ThreadKey string
+
+// ID names a conversation: the thread key and the UTC day, KEY-YYYYMMDD.
+type ID string
+
+var base32hex = base32.HexEncoding.WithPadding(base32.NoPadding)
+
+// KeyOf returns the key of a thread.
+func KeyOf(tenant teams.TenantID, thread teams.ThreadID) ThreadKey {
+	h := sha256.New()
+	h.Write([]byte("steno-thread-v1\x00" + string(tenant) + "\x00" + string(thread)))
+	return ThreadKey(strings.ToLower(base32hex.EncodeToString(h.Sum(nil)[:20])))
+}
+
+// IDOf returns the conversation that a message sent at t in the thread belongs to.
+func IDOf(key ThreadKey, t time.Time) ID {
+	return ID(string(key) + "-" + t.UTC().Format("20060102"))
+}
+
+var (
+	idForm  = regexp.MustCompile(`^[0-9a-v]{32}-[0-9]{8}$`)
+	keyForm = regexp.MustCompile(`^[0-9a-v]{32}$`)
+)
+
+// ParseID accepts the form that IDOf makes, with a real calendar day.
+func ParseID(s string) (ID, error) {
+	if !idForm.MatchString(s) {
+		return "", fmt.Errorf("%w: conversation id of %d bytes", teams.ErrMalformed, len(s))
+	}
+	if _, err := time.Parse("20060102", s[33:]); err != nil {
+		return "", fmt.Errorf("%w: conversation id: no such day", teams.ErrMalformed)
+	}
+	return ID(s), nil
+}
+
+// ParseThreadKey accepts the form that KeyOf makes.
+func ParseThreadKey(s string) (ThreadKey, error) {
+	if !keyForm.MatchString(s) {
+		return "", fmt.Errorf("%w: thread key of %d bytes", teams.ErrMalformed, len(s))
+	}
+	return ThreadKey(s), nil
+}
+
+// Thread returns the key of the thread. The id must come from IDOf or ParseID.
+func (id ID) Thread() ThreadKey { return ThreadKey(id[:32]) }
+
+// Day returns midnight UTC of the conversation's day. The id must come from IDOf or ParseID.
+func (id ID) Day() time.Time {
+	t, _ := time.Parse("20060102", string(id[33:])) // IDOf and ParseID admit nothing else
+	return t
+}
+
+// Participant is somebody who wrote in a conversation, as Graph named them.
+type Participant struct {
+	ID   string `json:"id"` // object id, or the id of an application or guest
+	Name string `json:"name,omitempty"`
+	// Kind is Graph's userIdentityType, or "application".
+	Kind string `json:"kind,omitempty"`
+}
+
+// Conversation is what the catalog lists: facts about a conversation, no content.
+type Conversation struct {
+	ID           ID               `json:"id"`
+	Thread       teams.ThreadID   `json:"thread"`
+	Kind         teams.ThreadKind `json:"kind"`
+	Modality     Modality         `json:"modality"`
+	Start        time.Time        `json:"start"` // when the first message captured first was sent; never changes
+	First        time.Time        `json:"first"` // earliest sent time captured
+	Last         time.Time        `json:"last"`  // latest sent time captured
+	Messages     int              `json:"messages"`
+	Versions     int              `json:"versions"`
+	Participants []Participant    `json:"participants,omitempty"`
+	Custodians   []teams.PersonID `json:"custodians,omitempty"` // recorded users whose export returned it
+}
+
+// VersionKey identifies a version of a message within its conversation's thread.
+type VersionKey struct {
+	Message teams.MessageID
+	ETag    teams.ETag
+}
+
+// Version is one version of a message inside an evidence object.
+type Version struct {
+	VersionKey
+	Sent   time.Time // createdDateTime; the day of the conversation
+	SHA256 [sha256.Size]byte
+}
+
+// Object is an evidence object of a conversation and the versions it holds, in
+// the order in which they stand inside.
+type Object struct {
+	Name      string // evidence object id
+	Versions  []Version
+	Custodian teams.PersonID // whose export returned the bytes
+	ClaimedAt time.Time
+}
+
+// Receipt says that a custodian's export returned versions that were already in
+// evidence: proof of who received what without storing it again.
+type Receipt struct {
+	Custodian teams.PersonID
+	Window    string // Window.Key of the reading
+	Versions  []VersionKey
+	At        time.Time
+}
+
+// Slice is everything the catalog holds on one conversation.
+type Slice struct {
+	Conversation Conversation
+	Objects      []Object
+	Receipts     []Receipt
+	// Revision is the catalog's own token for optimistic concurrency; empty when the
+	// conversation does not exist yet.
+	Revision string
+}
+
+// Holds reports which object, if any, holds or promises the version.
+func (s Slice) Holds(k VersionKey) (Object, bool) {
+	for _, o := range s.Objects {
+		for _, v := range o.Versions {
+			if v.VersionKey == k {
+				return o, true
+			}
+		}
+	}
+	return Object{}, false
+}

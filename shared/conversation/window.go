@@ -1,0 +1,150 @@
+package conversation
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"steno/shared/teams"
+)
+
+// Window is a closed stretch of lastModifiedDateTime to be read from one
+// custodian's mailbox. Graph's filter takes gt and lt, both exclusive, so the
+// bounds themselves are not read: neighbours must overlap.
+// https://learn.microsoft.com/graph/api/chats-getallmessages
+type Window struct {
+	Tenant    teams.TenantID `json:"tenant"`
+	Custodian teams.PersonID `json:"custodian"`
+	From      time.Time      `json:"from"` // exclusive
+	To        time.Time      `json:"to"`   // exclusive
+	// Pass counts the readings of the same stretch: 1 captures, later ones prove that
+	// nothing was missed.
+	Pass int `json:"pass"`
+}
+
+// Resolution is the resolution of Graph's message timestamps.
+const Resolution = time.Millisecond
+
+// Overlap is how far a window reaches back behind the end of the one before it.
+// A millisecond closes the hole between two exclusive bounds; minutes forgive a
+// clock and an index that disagree a little.
+const Overlap = 2 * time.Minute
+
+// Key names a window among those of its custodian. Keys sort by pass, then time.
+func (w Window) Key() string {
+	return fmt.Sprintf("%d-%013d-%013d", w.Pass, w.From.UnixMilli(), w.To.UnixMilli())
+}
+
+// MessageID is the deterministic id under which the window is queued: the same
+// window queued twice is the same message.
+func (w Window) MessageID() string { return "w-" + string(w.Custodian) + "-" + w.Key() }
+
+// Split cuts the window into two that overlap by just what two exclusive bounds
+// need. ok is false when the window cannot be cut any further.
+func (w Window) Split() (a, b Window, ok bool) {
+	const smallest = 4 * Resolution
+	if w.To.Sub(w.From) < smallest {
+		return w, w, false
+	}
+	mid := w.From.Add(w.To.Sub(w.From) / 2).Truncate(Resolution)
+	a, b = w, w
+	a.To = mid
+	b.From = mid.Add(-Resolution)
+	return a, b, true
+}
+
+// Contains reports whether everything that o would read is read by w too.
+func (w Window) Contains(o Window) bool {
+	return !o.From.Before(w.From) && !o.To.After(w.To)
+}
+
+// Progress is how far the windows of one custodian have been planned: the upper
+// bound of the last window, by pass (index 0 is pass 1).
+type Progress struct {
+	Planned []time.Time `json:"planned"`
+}
+
+// Until is the upper bound of the last window planned for a pass, zero for none.
+func (p Progress) Until(pass int) time.Time {
+	if pass > len(p.Planned) {
+		return time.Time{}
+	}
+	return p.Planned[pass-1]
+}
+
+// Set records the upper bound of the last window planned for a pass.
+func (p *Progress) Set(pass int, to time.Time) {
+	for len(p.Planned) < pass {
+		p.Planned = append(p.Planned, time.Time{})
+	}
+	p.Planned[pass-1] = to
+}
+
+// windowMessage is Window as it travels. Its field names are unlike any that the
+// Functions host knows: the host copies top-level fields of a message over its own
+// metadata of the same name.
+type windowMessage struct {
+	V         int    `json:"stenoV"`
+	Tenant    string `json:"exportTenant"`
+	Custodian string `json:"exportCustodian"`
+	From      string `json:"exportFrom"`
+	To        string `json:"exportTo"`
+	Pass      int    `json:"exportPass"`
+}
+
+const windowMessageVersion = 1
+
+// EncodeWindow writes the queue message for a window.
+func EncodeWindow(w Window) ([]byte, error) {
+	return json.Marshal(windowMessage{
+		V: windowMessageVersion, Tenant: string(w.Tenant), Custodian: string(w.Custodian),
+		From: w.From.UTC().Format(time.RFC3339Nano), To: w.To.UTC().Format(time.RFC3339Nano), Pass: w.Pass,
+	})
+}
+
+// MaxWindow is the longest window a message may ask for. Planned ones are a day at
+// most; the rest is room for a schedule that was changed by hand.
+const MaxWindow = 31 * 24 * time.Hour
+
+// DecodeWindow reads a queue message strictly and reports every fault at once. A
+// message says only what to read; whether the custodian is recorded in that stretch
+// is for the handler to look up.
+func DecodeWindow(b []byte) (Window, error) {
+	var m windowMessage
+	if err := decodeStrict(b, &m); err != nil {
+		return Window{}, fmt.Errorf("window message: %w", err)
+	}
+	if m.V != windowMessageVersion {
+		return Window{}, fmt.Errorf("window message: version %d; this build reads %d", m.V, windowMessageVersion)
+	}
+	var w Window
+	var faults []error
+	check := func(err error) {
+		if err != nil {
+			faults = append(faults, err)
+		}
+	}
+	var err error
+	w.Tenant, err = teams.ParseTenantID(m.Tenant)
+	check(err)
+	w.Custodian, err = teams.ParsePersonID(m.Custodian)
+	check(err)
+	w.From, err = time.Parse(time.RFC3339Nano, m.From)
+	check(err)
+	w.To, err = time.Parse(time.RFC3339Nano, m.To)
+	check(err)
+	w.From, w.To, w.Pass = w.From.UTC(), w.To.UTC(), m.Pass
+	if !w.From.Before(w.To) {
+		check(errors.New("from is not before to"))
+	} else if w.To.Sub(w.From) > MaxWindow {
+		check(fmt.Errorf("longer than %s", MaxWindow))
+	}
+	if m.Pass < 1 || m.Pass > 9 {
+		check(fmt.Errorf("pass %d is not 1 to 9", m.Pass))
+	}
+	if err := errors.Join(faults...); err != nil {
+		return Window{}, fmt.Errorf("window message: %w", err)
+	}
+	return w, nil
+}

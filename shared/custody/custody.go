@@ -1,0 +1,126 @@
+// Package custody keeps who did what to which item.
+//
+// A custody event is written before the deed it speaks of, and the deed needs the
+// Receipt that only a durable event yields: evidence opens nothing without one. So a
+// read without an event cannot be written by mistake, and when the trail is
+// unavailable nothing can be read.
+//
+// The trail is insert-only. Its Merkle log and signed checkpoints are not built
+// yet; Trail is the seam they will stand behind.
+package custody
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"steno/shared/teams"
+)
+
+// Action is what was done.
+type Action string
+
+// The actions recorded so far.
+const (
+	Read         Action = "read"          // content of a conversation was shown to a person
+	List         Action = "list"          // a listing of conversations was shown to a person
+	Denied       Action = "denied"        // a person asked for what she may not see
+	RosterChange Action = "roster-change" // group sync opened or closed periods
+	SystemRead   Action = "system-read"   // a function read content for a purpose of its own
+)
+
+// Event is one entry of the trail. It names items by id and holds no content, no
+// names and no search terms.
+type Event struct {
+	At      time.Time      `json:"at"`
+	Tenant  teams.TenantID `json:"tenant"`
+	Action  Action         `json:"action"`
+	Actor   teams.PersonID `json:"actor,omitempty"`  // empty for the system
+	System  string         `json:"system,omitempty"` // the function that acted, empty for a person
+	Item    string         `json:"item"`             // what it was done to: the unit of evidence, or a listing
+	Reason  string         `json:"reason,omitempty"`
+	Session string         `json:"session,omitempty"` // token id (uti) under which the actor came
+	Detail  string         `json:"detail,omitempty"`  // ids and counts only
+}
+
+// Record is an event as stored.
+type Record struct {
+	ID string `json:"id"`
+	Event
+}
+
+// Trail stores records. Insert must be durable when it returns nil and must refuse
+// a record whose id is already there: entries are never changed.
+type Trail interface {
+	Insert(ctx context.Context, r Record) error
+	// Range lists records with from ≤ At < to, oldest first, at most limit.
+	Range(ctx context.Context, from, to time.Time, limit int) ([]Record, error)
+}
+
+// Lifetime is how long a receipt opens what it was given for.
+const Lifetime = 5 * time.Minute
+
+// ErrReceipt is wrapped when a receipt does not cover what is asked for.
+var ErrReceipt = errors.New("no custody receipt for this item")
+
+// Receipt proves that an event is durable. Its zero value covers nothing, and
+// there is no way to make one but Append.
+type Receipt struct {
+	id     string
+	item   string
+	action Action
+	until  time.Time
+}
+
+// Event is the id of the event behind the receipt, empty for the zero value.
+func (r Receipt) Event() string { return r.id }
+
+// Covers returns nil if the receipt was given for reading this item and has not run out.
+func (r Receipt) Covers(item string, now time.Time) error {
+	switch {
+	case r.id == "":
+		return fmt.Errorf("%w: none was given", ErrReceipt)
+	case r.item != item:
+		return fmt.Errorf("%w: it was given for another", ErrReceipt)
+	case r.action != Read && r.action != SystemRead:
+		return fmt.Errorf("%w: it was given for %q", ErrReceipt, r.action)
+	case !now.Before(r.until):
+		return fmt.Errorf("%w: it ran out at %s", ErrReceipt, r.until.Format(time.RFC3339))
+	}
+	return nil
+}
+
+// Log appends to a trail.
+type Log struct {
+	Trail Trail
+	Now   func() time.Time // time.Now if nil
+}
+
+// Append stores the event and returns the receipt for it. When it returns nil the
+// event is durable. At is set by the log, not by the caller. Each call is an event of
+// its own; a caller that repeats after an error may leave two.
+func (l Log) Append(ctx context.Context, e Event) (Receipt, error) {
+	if e.Item == "" || e.Action == "" || (e.Actor == "") == (e.System == "") {
+		return Receipt{}, errors.New("append custody event: it needs an item, an action, and either an actor or a system")
+	}
+	now := time.Now
+	if l.Now != nil {
+		now = l.Now
+	}
+	e.At = now().UTC()
+	r := Record{ID: newID(e.At), Event: e}
+	if err := l.Trail.Insert(ctx, r); err != nil {
+		return Receipt{}, fmt.Errorf("append custody event: %w", err)
+	}
+	return Receipt{id: r.ID, item: e.Item, action: e.Action, until: e.At.Add(Lifetime)}, nil
+}
+
+// newID sorts by time and never repeats.
+func newID(at time.Time) string {
+	b := make([]byte, 8)
+	_, _ = rand.Read(b) // never fails since Go 1.24
+	return fmt.Sprintf("%016x-%s", at.UnixMicro(), hex.EncodeToString(b))
+}

@@ -1,0 +1,351 @@
+package evidence
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"steno/shared/custody"
+	"steno/shared/evidence/internal/envelope"
+	"steno/shared/teams"
+)
+
+// Limits of a store.
+const (
+	// KeyCacheTTL is how long an unwrapped or freshly drawn key is kept in memory.
+	KeyCacheTTL = 5 * time.Minute
+	// KeyCacheSize is how many are kept.
+	KeyCacheSize = 1000
+	// MaxSealed is the largest object that one Create may carry.
+	MaxSealed = 256 << 20
+)
+
+// wrapAlg is the only algorithm a wrapped key may name: OAEP with SHA-256. SHA-1
+// and PKCS#1 v1.5 variants are refused rather than negotiated.
+const wrapAlg = "RSA-OAEP-256"
+
+// Config is what a store needs. All fields but Vaults and Now are required.
+type Config struct {
+	Blobs Blobs
+	Keys  Keys
+	Vault Vault
+	// VaultHosts lists the vault hosts whose keys are accepted for unwrapping, such as
+	// steno.vault.azure.net: a stored row must not send us to somebody else's vault.
+	VaultHosts []string
+	Now        func() time.Time // time.Now if nil
+}
+
+// Store puts and opens evidence. It is safe for use by many goroutines.
+type Store struct {
+	c       Config
+	mu      sync.Mutex
+	writing map[string]cachedKey // by tenant/unit: keys this process drew and stored
+	reading map[string]cachedKey // by tenant/unit/id
+}
+
+type cachedKey struct {
+	key   *envelope.Key
+	until time.Time
+}
+
+// New returns a store.
+func New(c Config) (*Store, error) {
+	if c.Blobs == nil || c.Keys == nil || c.Vault == nil || len(c.VaultHosts) == 0 {
+		return nil, errors.New("evidence store: blobs, keys, vault and vault hosts are required")
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return &Store{c: c, writing: map[string]cachedKey{}, reading: map[string]cachedKey{}}, nil
+}
+
+// Sealed is an object ready to be put. It holds ciphertext only, so it may be kept
+// on disk, and the same Sealed must be put again after a failed Put: sealing the
+// same plain bytes twice gives different objects.
+type Sealed struct {
+	Ref        Ref
+	Bytes      []byte
+	Size       int64             // of the plain bytes
+	Plain      [sha256.Size]byte // SHA-256 of the plain bytes
+	Ciphertext [sha256.Size]byte // SHA-256 of Bytes, header included
+}
+
+// Seal encrypts plain for ref. The first Seal of a unit by this process draws a
+// conversation key and stores it wrapped, before anything is sealed under it: when
+// Seal returns nil the key is durable, the object is not yet.
+func (s *Store) Seal(ctx context.Context, ref Ref, plain []byte) (Sealed, error) {
+	scope, err := ref.scope()
+	if err != nil {
+		return Sealed{}, fmt.Errorf("seal: %w", err)
+	}
+	if n := envelope.SealedSize(int64(len(plain))); n > MaxSealed {
+		return Sealed{}, fmt.Errorf("seal %s: %d bytes sealed, more than the %d that one request may carry", ref.Object, n, MaxSealed)
+	}
+	k, err := s.writingKey(ctx, ref)
+	if err != nil {
+		return Sealed{}, fmt.Errorf("seal %s: %w", ref.Object, err)
+	}
+	var out bytes.Buffer
+	out.Grow(int(envelope.SealedSize(int64(len(plain)))))
+	if err := envelope.Seal(&out, k, scope, bytes.NewReader(plain), int64(len(plain))); err != nil {
+		return Sealed{}, fmt.Errorf("seal %s: %w", ref.Object, err)
+	}
+	return Sealed{
+		Ref: ref, Bytes: out.Bytes(), Size: int64(len(plain)),
+		Plain: sha256.Sum256(plain), Ciphertext: sha256.Sum256(out.Bytes()),
+	}, nil
+}
+
+// Put stores a sealed object. When it returns nil the object is durable and can be
+// opened from another machine. ErrExists means that the name was filled before: by
+// an earlier try with these very bytes, or by another writer. Put never overwrites.
+func (s *Store) Put(ctx context.Context, o Sealed) error {
+	if err := s.c.Blobs.Create(ctx, o.Ref.name(), o.Bytes); err != nil {
+		return fmt.Errorf("put %s: %w", o.Ref.Object, err)
+	}
+	return nil
+}
+
+// Exists reports whether the object is stored.
+func (s *Store) Exists(ctx context.Context, ref Ref) (bool, error) {
+	if _, err := ref.scope(); err != nil {
+		return false, err
+	}
+	_, err := s.c.Blobs.Size(ctx, ref.name())
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("look up %s: %w", ref.Object, err)
+	}
+	return true, nil
+}
+
+// writingKey returns this process's key for a unit. A writer cannot unwrap, so each
+// process draws keys of its own; a unit may have several, and each object names its.
+func (s *Store) writingKey(ctx context.Context, ref Ref) (*envelope.Key, error) {
+	id := string(ref.Tenant) + "/" + ref.Unit
+	if k := s.cached(s.writing, id); k != nil {
+		return k, nil
+	}
+	vaultKey, public, err := s.c.Vault.WrappingKey(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read wrapping key: %w", err)
+	}
+	k := envelope.NewKey()
+	wrapped, err := rsa.EncryptOAEP(sha256.New(), rand.Reader, public, k.Secret(), nil)
+	if err != nil {
+		return nil, fmt.Errorf("wrap conversation key: %w", err)
+	}
+	kid := k.ID()
+	row := WrappedKey{
+		Tenant: ref.Tenant, Unit: ref.Unit, ID: hex.EncodeToString(kid[:]),
+		Vault: vaultKey, Alg: wrapAlg, Wrapped: wrapped, MadeAt: s.c.Now().UTC(),
+	}
+	if err := s.c.Keys.Insert(ctx, row); err != nil {
+		return nil, fmt.Errorf("store conversation key: %w", err)
+	}
+	return s.keep(s.writing, id, k), nil
+}
+
+// readingKey fetches and unwraps the key an object names.
+func (s *Store) readingKey(ctx context.Context, tenant teams.TenantID, unit string, kid [envelope.IDSize]byte) (*envelope.Key, error) {
+	name := hex.EncodeToString(kid[:])
+	id := string(tenant) + "/" + unit + "/" + name
+	if k := s.cached(s.reading, id); k != nil {
+		return k, nil
+	}
+	row, err := s.c.Keys.Get(ctx, tenant, unit, name)
+	if err != nil {
+		return nil, fmt.Errorf("read conversation key: %w", err)
+	}
+	if err := s.acceptable(row, tenant, unit, name); err != nil {
+		return nil, err
+	}
+	secret, err := s.c.Vault.Unwrap(ctx, row.Vault, row.Alg, row.Wrapped)
+	if err != nil {
+		return nil, fmt.Errorf("unwrap conversation key: %w", err)
+	}
+	defer clear(secret)
+	k, err := envelope.KeyFrom(kid, secret)
+	if err != nil {
+		return nil, err
+	}
+	return s.keep(s.reading, id, k), nil
+}
+
+// acceptable refuses a row before the vault is asked: whoever can write the table
+// must not be able to choose the vault, the algorithm or the unit.
+func (s *Store) acceptable(row WrappedKey, tenant teams.TenantID, unit, name string) error {
+	if row.Tenant != tenant || row.Unit != unit || row.ID != name {
+		return fmt.Errorf("%w: the row speaks of another key", ErrKey)
+	}
+	if row.Alg != wrapAlg {
+		return fmt.Errorf("%w: algorithm %q, want %s", ErrKey, row.Alg, wrapAlg)
+	}
+	u, err := url.Parse(row.Vault)
+	if err != nil || u.Scheme != "https" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return fmt.Errorf("%w: vault key id is not a plain https URL", ErrKey)
+	}
+	for _, h := range s.c.VaultHosts {
+		if strings.EqualFold(u.Host, h) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: vault host is not one of ours", ErrKey)
+}
+
+func (s *Store) cached(m map[string]cachedKey, id string) *envelope.Key {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, ok := m[id]
+	if !ok || !s.c.Now().Before(c.until) {
+		return nil
+	}
+	return c.key
+}
+
+// keep remembers a key, dropping one that is past its time or any other when full.
+// Dropped keys are left to the collector, since somebody may be using them.
+func (s *Store) keep(m map[string]cachedKey, id string, k *envelope.Key) *envelope.Key {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.c.Now()
+	if c, ok := m[id]; ok && now.Before(c.until) {
+		return c.key
+	}
+	if len(m) >= KeyCacheSize {
+		victim := ""
+		for i, c := range m {
+			victim = i
+			if !now.Before(c.until) {
+				break
+			}
+		}
+		delete(m, victim)
+	}
+	m[id] = cachedKey{key: k, until: now.Add(KeyCacheTTL)}
+	return k
+}
+
+// Object is an opened evidence object: plain bytes at any offset, each chunk
+// verified before any byte of it is returned. It is safe for concurrent use.
+type Object struct {
+	ctx    context.Context
+	blobs  Blobs
+	name   string
+	header envelope.Header
+	opener *envelope.Opener
+}
+
+// Open opens an object for reading. The receipt must have been given for reading
+// the ref's unit and still be good; without one nothing is read and no key is
+// unwrapped. ctx bounds every read of the object.
+//
+// A stored object whose size is not the one its header announces is refused here.
+func (s *Store) Open(ctx context.Context, ref Ref, receipt custody.Receipt) (*Object, error) {
+	if err := receipt.Covers(ref.Unit, s.c.Now()); err != nil {
+		return nil, fmt.Errorf("open %s: %w", ref.Object, err)
+	}
+	scope, err := ref.scope()
+	if err != nil {
+		return nil, fmt.Errorf("open: %w", err)
+	}
+	name := ref.name()
+	size, err := s.c.Blobs.Size(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", ref.Object, err)
+	}
+	raw, err := s.c.Blobs.ReadAt(ctx, name, 0, min(size, envelope.HeaderSize))
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", ref.Object, err)
+	}
+	h, err := envelope.ParseHeader(raw)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", ref.Object, err)
+	}
+	if want := envelope.SealedSize(h.Size); size != want {
+		return nil, fmt.Errorf("open %s: %w: %d bytes stored, %d sealed", ref.Object, ErrCorrupt, size, want)
+	}
+	k, err := s.readingKey(ctx, ref.Tenant, ref.Unit, h.KeyID)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", ref.Object, err)
+	}
+	opener, err := envelope.NewOpener(h, k, scope)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", ref.Object, err)
+	}
+	return &Object{ctx: ctx, blobs: s.c.Blobs, name: name, header: h, opener: opener}, nil
+}
+
+// Size is the number of plain bytes.
+func (o *Object) Size() int64 { return o.header.Size }
+
+// ReadAt implements io.ReaderAt over the plain bytes. A chunk that does not verify
+// yields ErrCorrupt and none of its bytes.
+func (o *Object) ReadAt(p []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, errors.New("read evidence: negative offset")
+	}
+	n := min(int64(len(p)), o.header.Size-off)
+	if n < 0 || (n == 0 && len(p) > 0) {
+		return 0, io.EOF
+	}
+	if n == 0 {
+		return 0, nil
+	}
+	first, last, from, to := o.header.Range(off, n)
+	sealed, err := o.blobs.ReadAt(o.ctx, o.name, from, to-from)
+	if err != nil {
+		return 0, fmt.Errorf("read evidence: %w", err)
+	}
+	done := 0
+	for i := first; i <= last; i++ {
+		const whole = envelope.ChunkSize + 16
+		lo := (i - first) * whole
+		hi := min(lo+whole, int64(len(sealed)))
+		plain, err := o.opener.OpenChunk(i, sealed[lo:hi])
+		if err != nil {
+			return done, fmt.Errorf("read evidence: %w", err)
+		}
+		if i == first {
+			plain = plain[off-first*envelope.ChunkSize:]
+		}
+		done += copy(p[done:n], plain)
+	}
+	if n < int64(len(p)) {
+		return done, io.EOF
+	}
+	return done, nil
+}
+
+// ReadAll returns all plain bytes, refusing more than limit. An empty object is
+// verified too.
+func (o *Object) ReadAll(limit int64) ([]byte, error) {
+	if o.header.Size > limit {
+		return nil, fmt.Errorf("read evidence: %d bytes, more than the %d asked for", o.header.Size, limit)
+	}
+	if o.header.Size == 0 {
+		sealed, err := o.blobs.ReadAt(o.ctx, o.name, envelope.HeaderSize, 16)
+		if err != nil {
+			return nil, fmt.Errorf("read evidence: %w", err)
+		}
+		_, err = o.opener.OpenChunk(0, sealed)
+		return nil, err
+	}
+	b := make([]byte, o.header.Size)
+	if _, err := o.ReadAt(b, 0); err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	return b, nil
+}

@@ -1,0 +1,100 @@
+package policy
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"steno/shared/teams"
+)
+
+// Role is what membership in an Entra group gives.
+type Role string
+
+// The roles. A person may hold several, except Administrator together with
+// ComplianceOfficer: whoever configures the recorder sees no content.
+const (
+	RecordedUser      Role = "recordedUser"
+	Supervisor        Role = "supervisor"
+	ComplianceOfficer Role = "complianceOfficer"
+	Administrator     Role = "administrator"
+	Auditor           Role = "auditor"
+)
+
+// Roles lists every role.
+var Roles = []Role{RecordedUser, Supervisor, ComplianceOfficer, Administrator, Auditor}
+
+// RoleGroup binds an Entra group to a role, and for recorded users and
+// supervisors to a desk.
+type RoleGroup struct {
+	Role Role `json:"role"`
+	// Group is the object id of the group, or its exact display name. Display names
+	// are not unique and can be changed by whoever owns the group, so production
+	// configurations use object ids.
+	Group string `json:"group"`
+	// Desk joins recorded users with those who supervise them.
+	// Required for RecordedUser and Supervisor, refused otherwise.
+	Desk string `json:"desk,omitempty"`
+}
+
+var deskName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}$`)
+
+// Key names the role group in stored periods: role and desk, not the group id, so
+// that a desk moved to another Entra group stays the same desk.
+func (g RoleGroup) Key() string {
+	if g.Desk == "" {
+		return string(g.Role)
+	}
+	return string(g.Role) + ":" + g.Desk
+}
+
+// ByObjectID reports whether Group is an object id, and returns it.
+func (g RoleGroup) ByObjectID() (teams.GroupID, bool) {
+	id, err := teams.ParseGroupID(g.Group)
+	return id, err == nil
+}
+
+// ParseRoleGroups reads the configuration value ROLE_GROUPS: a JSON array of
+// {"role","group","desk"}. It reports every fault at once.
+func ParseRoleGroups(s string) ([]RoleGroup, error) {
+	dec := json.NewDecoder(strings.NewReader(s))
+	dec.DisallowUnknownFields()
+	var groups []RoleGroup
+	if err := dec.Decode(&groups); err != nil {
+		return nil, fmt.Errorf("role groups: want a JSON array of {role, group, desk}: %w", err)
+	}
+	var faults []error
+	fault := func(i int, format string, args ...any) {
+		faults = append(faults, fmt.Errorf("role group %d: "+format, append([]any{i + 1}, args...)...))
+	}
+	seen := map[RoleGroup]bool{}
+	for i, g := range groups {
+		if !slices.Contains(Roles, g.Role) {
+			fault(i, "unknown role %q; want one of %v", g.Role, Roles)
+		}
+		if g.Group == "" || len(g.Group) > 256 {
+			fault(i, "group must be an object id or a display name of 1 to 256 bytes")
+		}
+		hasDesk := g.Role == RecordedUser || g.Role == Supervisor
+		switch {
+		case hasDesk && !deskName.MatchString(g.Desk):
+			fault(i, "desk %q: a %s needs a desk of lower-case letters, digits and dashes", g.Desk, g.Role)
+		case !hasDesk && g.Desk != "":
+			fault(i, "desk %q: a %s has none", g.Desk, g.Role)
+		}
+		if seen[g] {
+			fault(i, "listed twice")
+		}
+		seen[g] = true
+	}
+	if !slices.ContainsFunc(groups, func(g RoleGroup) bool { return g.Role == RecordedUser }) {
+		faults = append(faults, errors.New("role groups: no group of recorded users; nothing would be recorded"))
+	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, err
+	}
+	return groups, nil
+}
