@@ -1,0 +1,192 @@
+package azure
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/to"
+	"github.com/Azure/azure-sdk-for-go/sdk/data/aztables"
+)
+
+// Tables are the tables Steno keeps.
+var Tables = []string{TableConversations, TableByTime, TableByPerson, TablePlan, TableRoster, TableCustody, TableKeys}
+
+// The names of the tables. Keys has one of its own, because only few identities may
+// read it and one alone may delete from it.
+const (
+	TableConversations = "conversations"
+	TableByTime        = "conversationsbytime"
+	TableByPerson      = "conversationsbyperson"
+	TablePlan          = "exportplan"
+	TableRoster        = "roster"
+	TableCustody       = "custody"
+	TableKeys          = "keys"
+)
+
+// row is what every entity looks like here: a document in one property. Data is
+// binary because Table storage bills strings at two bytes a character.
+type row struct {
+	PartitionKey string `json:"PartitionKey"`
+	RowKey       string `json:"RowKey"`
+	DataType     string `json:"Data@odata.type"`
+	Data         []byte `json:"Data"` // base64 in JSON, as Edm.Binary wants it
+	ETag         string `json:"odata.etag,omitempty"`
+}
+
+// maxData is the most a binary property holds (64 KiB).
+// https://learn.microsoft.com/rest/api/storageservices/understanding-the-table-service-data-model
+const maxData = 64 << 10
+
+// errConflict says that a condition of a write did not hold.
+var errConflict = errors.New("table: condition not met")
+
+func (r row) marshal() ([]byte, error) {
+	if len(r.Data) > maxData {
+		return nil, fmt.Errorf("row of %d bytes, more than the %d a property holds", len(r.Data), maxData)
+	}
+	r.DataType, r.ETag = "Edm.Binary", ""
+	return json.Marshal(r)
+}
+
+// keyRange is a stretch of one partition: RowKey in [from, to).
+type keyRange struct{ partition, from, to string }
+
+// prefix is the range of all row keys that start so. Row keys are ASCII below '~'.
+func prefix(partition, p string) keyRange { return keyRange{partition, p, p + "~"} }
+
+// filter is the one place where an OData filter is made. Quotes are doubled as the
+// grammar asks, although no key of ours holds any.
+// https://docs.oasis-open.org/odata/odata/v4.01/odata-v4.01-part2-url-conventions.html 5.1.1.14.1
+func (k keyRange) filter() string {
+	q := func(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
+	return "PartitionKey eq " + q(k.partition) + " and RowKey ge " + q(k.from) + " and RowKey lt " + q(k.to)
+}
+
+// scan calls each for the rows of a range in key order until it returns false. It
+// asks for top rows at a time (at most 1,000) and costs one operation for each; a
+// page may be empty and still not be the last.
+func scan(ctx context.Context, c *aztables.Client, k keyRange, top int32, each func(row) (bool, error)) error {
+	pager := c.NewListEntitiesPager(&aztables.ListEntitiesOptions{
+		Filter: to.Ptr(k.filter()), Top: to.Ptr(min(top, 1000)), Format: to.Ptr(aztables.MetadataFormatMinimal),
+	})
+	for pager.More() {
+		page, err := pager.NextPage(ctx)
+		if err != nil {
+			return fmt.Errorf("query table: %w", err)
+		}
+		for _, e := range page.Entities {
+			var r row
+			if err := json.Unmarshal(e, &r); err != nil {
+				return fmt.Errorf("read table row: %w", err)
+			}
+			goOn, err := each(r)
+			if err != nil || !goOn {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// insert stores a row that must not be there yet; errConflict if it is.
+func insert(ctx context.Context, c *aztables.Client, r row) error {
+	b, err := r.marshal()
+	if err != nil {
+		return err
+	}
+	if _, err := c.AddEntity(ctx, b, nil); err != nil {
+		return classify("insert table row", err)
+	}
+	return nil
+}
+
+// replace stores a row whatever was there.
+func replace(ctx context.Context, c *aztables.Client, r row) error {
+	b, err := r.marshal()
+	if err != nil {
+		return err
+	}
+	if _, err := c.UpsertEntity(ctx, b, &aztables.UpsertEntityOptions{UpdateMode: aztables.UpdateModeReplace}); err != nil {
+		return classify("replace table row", err)
+	}
+	return nil
+}
+
+// batch is a transaction on one partition, at most 100 rows.
+type batch struct {
+	partition string
+	actions   []aztables.TransactionAction
+	err       error
+}
+
+// maxBatch is how many rows one transaction may change.
+const maxBatch = 100
+
+func (b *batch) add(kind aztables.TransactionType, r row, ifMatch string) {
+	if r.PartitionKey != b.partition {
+		b.err = errors.Join(b.err, errors.New("transaction: rows of two partitions"))
+		return
+	}
+	body, err := r.marshal()
+	if err != nil {
+		b.err = errors.Join(b.err, err)
+		return
+	}
+	a := aztables.TransactionAction{ActionType: kind, Entity: body}
+	if ifMatch != "" {
+		a.IfMatch = to.Ptr(azcore.ETag(ifMatch))
+	}
+	b.actions = append(b.actions, a)
+}
+
+// submit runs the transaction; all or nothing, one operation. errConflict if a
+// condition did not hold.
+func (b *batch) submit(ctx context.Context, c *aztables.Client) error {
+	if b.err != nil {
+		return b.err
+	}
+	if len(b.actions) > maxBatch {
+		return fmt.Errorf("transaction of %d rows, more than %d", len(b.actions), maxBatch)
+	}
+	if len(b.actions) == 0 {
+		return nil
+	}
+	if _, err := c.SubmitTransaction(ctx, b.actions, nil); err != nil {
+		return classify("submit table transaction", err)
+	}
+	return nil
+}
+
+// classify turns a failed condition into errConflict.
+//
+// A failed transaction comes back as a ResponseError with status 202 and no error
+// code, since aztables reports the outer answer; the code of the failed part stands
+// only in the text.
+func classify(what string, err error) error {
+	var re *azcore.ResponseError
+	if errors.As(err, &re) {
+		codes := []string{"EntityAlreadyExists", "UpdateConditionNotSatisfied"}
+		if re.StatusCode == http.StatusConflict || re.StatusCode == http.StatusPreconditionFailed {
+			return fmt.Errorf("%s: %w", what, errConflict)
+		}
+		if re.StatusCode == http.StatusAccepted {
+			text := re.Error()
+			for _, code := range codes {
+				if strings.Contains(text, code) {
+					return fmt.Errorf("%s: %w", what, errConflict)
+				}
+			}
+		}
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+func isNotFound(err error) bool {
+	var re *azcore.ResponseError
+	return errors.As(err, &re) && re.StatusCode == http.StatusNotFound
+}

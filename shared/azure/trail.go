@@ -1,0 +1,64 @@
+package azure
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/data/aztables"
+
+	"steno/shared/custody"
+	"steno/shared/teams"
+)
+
+// Trail keeps custody records: partition TENANT-YYYYMMDD, RowKey the record's id,
+// which sorts by time. Rows are inserted and never changed; the identities that write
+// hold entities/add and nothing more.
+type Trail struct {
+	tenant teams.TenantID
+	t      *aztables.Client
+}
+
+// NewTrail returns the trail of a tenant over a table that exists.
+func NewTrail(tenant teams.TenantID, s *aztables.ServiceClient) *Trail {
+	return &Trail{tenant: tenant, t: s.NewClient(TableCustody)}
+}
+
+func (t *Trail) partition(at time.Time) string {
+	return string(t.tenant) + "-" + at.UTC().Format("20060102")
+}
+
+// Insert costs one operation.
+func (t *Trail) Insert(ctx context.Context, r custody.Record) error {
+	data, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("insert custody record: %w", err)
+	}
+	return insert(ctx, t.t, row{PartitionKey: t.partition(r.At), RowKey: r.ID, Data: data})
+}
+
+// Range costs one query for each day it has to look into.
+func (t *Trail) Range(ctx context.Context, from, to time.Time, limit int) ([]custody.Record, error) {
+	if limit < 1 {
+		return nil, errors.New("read custody trail: limit must be at least 1")
+	}
+	var out []custody.Record
+	lo, hi := fmt.Sprintf("%016x", from.UnixMicro()), fmt.Sprintf("%016x", to.UnixMicro())
+	for day := from.UTC().Truncate(24 * time.Hour); day.Before(to) && len(out) < limit; day = day.AddDate(0, 0, 1) {
+		k := keyRange{t.partition(day), lo, hi}
+		err := scan(ctx, t.t, k, int32(min(limit-len(out), 1000)), func(e row) (bool, error) {
+			var r custody.Record
+			if err := json.Unmarshal(e.Data, &r); err != nil {
+				return false, fmt.Errorf("read custody record: %w", err)
+			}
+			out = append(out, r)
+			return len(out) < limit, nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("read custody trail: %w", err)
+		}
+	}
+	return out, nil
+}
