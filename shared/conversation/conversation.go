@@ -5,6 +5,7 @@ import (
 	"encoding/base32"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -89,7 +90,6 @@ type Conversation struct {
 	Start        time.Time        `json:"start"` // when the first message captured first was sent; never changes
 	First        time.Time        `json:"first"` // earliest sent time captured
 	Last         time.Time        `json:"last"`  // latest sent time captured
-	Messages     int              `json:"messages"`
 	Versions     int              `json:"versions"`
 	Participants []Participant    `json:"participants,omitempty"`
 	Custodians   []teams.PersonID `json:"custodians,omitempty"` // recorded users whose export returned it
@@ -146,4 +146,49 @@ func (s Slice) Holds(k VersionKey) (Object, bool) {
 		}
 	}
 	return Object{}, false
+}
+
+// Received reports whether the custodian is on record as having received the version
+// that another custodian's export stored.
+func (s Slice) Received(custodian teams.PersonID, k VersionKey) bool {
+	for _, r := range s.Receipts {
+		if r.Custodian == custodian && slices.Contains(r.Versions, k) {
+			return true
+		}
+	}
+	return false
+}
+
+// maxParticipants bounds the list of participants in the facts. A meeting chat of
+// thousands names only the first who wrote; evidence has them all.
+const maxParticipants = 50
+
+// With returns the facts after a custodian's export returned the conversation and
+// fresh of its versions were new. The zero Conversation becomes the one the header
+// speaks of.
+func (c Conversation) With(h BatchHeader, fresh []Message) Conversation {
+	if c.ID == "" {
+		c = Conversation{ID: h.Conversation, Thread: h.Thread, Kind: h.Thread.Kind(), Modality: Chat}
+	}
+	c.Participants, c.Custodians = slices.Clone(c.Participants), slices.Clone(c.Custodians)
+	if !slices.Contains(c.Custodians, h.Custodian) {
+		c.Custodians = append(c.Custodians, h.Custodian)
+	}
+	for _, m := range fresh {
+		if c.Start.IsZero() {
+			c.Start = m.Sent
+		}
+		if c.First.IsZero() || m.Sent.Before(c.First) {
+			c.First = m.Sent
+		}
+		if m.Sent.After(c.Last) {
+			c.Last = m.Sent
+		}
+		c.Versions++
+		known := slices.ContainsFunc(c.Participants, func(p Participant) bool { return p.ID == m.From.ID })
+		if m.From.ID != "" && !known && len(c.Participants) < maxParticipants {
+			c.Participants = append(c.Participants, m.From)
+		}
+	}
+	return c
 }

@@ -49,14 +49,16 @@ type header struct {
 }
 
 // ReadMessage files one element of a page. It never fails: what cannot be filed
-// as a message of a thread is filed as unclear, under a thread that stands for
-// the custodian, by the digest of its bytes and at the time seen, so that it is
-// stored once and lost never. raw is kept, not copied.
-func ReadMessage(raw []byte, custodian teams.PersonID, seen time.Time) Message {
+// as a message of a thread is filed as unclear, under a thread that stands for the
+// custodian and by the digest of its bytes. The result depends on the bytes and the
+// custodian alone, so reading an item again files it in the same place. raw is kept,
+// not copied.
+func ReadMessage(raw []byte, custodian teams.PersonID) Message {
 	var h header
 	if err := json.Unmarshal(raw, &h); err != nil {
-		return unclear(raw, custodian, seen, err)
+		return unclear(raw, custodian, undated, err)
 	}
+	sent, dated := sentAt(h)
 	thread := h.ChatID
 	if thread == "" && h.ChannelIdentity != nil {
 		thread = h.ChannelIdentity.ChannelID
@@ -67,12 +69,12 @@ func ReadMessage(raw []byte, custodian teams.PersonID, seen time.Time) Message {
 	m.Message, e2 = teams.ParseMessageID(h.ID)
 	m.ETag, e3 = teams.ParseETag(h.ETag)
 	if err := errors.Join(e1, e2, e3); err != nil {
-		return unclear(raw, custodian, seen, err)
+		return unclear(raw, custodian, sent, err)
 	}
-	var ok bool
-	if m.Sent, ok = sentAt(h); !ok {
-		return unclear(raw, custodian, seen, errors.New("no readable time sent"))
+	if !dated {
+		return unclear(raw, custodian, sent, errors.New("no readable time sent"))
 	}
+	m.Sent = sent
 	m.Type, m.Raw = h.MessageType, raw
 	if f := h.From; f != nil {
 		switch {
@@ -96,8 +98,11 @@ func sentAt(h header) (time.Time, bool) {
 			return t, true
 		}
 	}
-	return time.Time{}, false
+	return undated, false
 }
+
+// undated is the day under which items without a readable time are filed.
+var undated = time.Date(2010, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // plausible keeps days within what a conversation id and a table key can hold.
 func plausible(t time.Time) bool { return t.Year() >= 2010 && t.Year() < 2200 }
@@ -106,13 +111,13 @@ func plausible(t time.Time) bool { return t.Year() >= 2010 && t.Year() < 2200 }
 // but could not be filed. No thread of Teams starts like it.
 const unclearPrefix = "unclear:"
 
-func unclear(raw []byte, custodian teams.PersonID, seen time.Time, why error) Message {
+func unclear(raw []byte, custodian teams.PersonID, day time.Time, why error) Message {
 	sum := sha256.Sum256(raw)
 	return Message{
 		VersionKey: VersionKey{Message: teams.MessageID("sha256-" + hex.EncodeToString(sum[:16])), ETag: "none"},
 		Thread:     teams.ThreadID(unclearPrefix + string(custodian)),
 		Type:       "unclear",
-		Sent:       seen.UTC(),
+		Sent:       day,
 		Raw:        raw,
 		Unclear:    fmt.Errorf("unclear message of %d bytes: %w", len(raw), why),
 	}

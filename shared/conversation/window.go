@@ -21,6 +21,8 @@ type Window struct {
 	// Pass counts the readings of the same stretch: 1 captures, later ones prove that
 	// nothing was missed.
 	Pass int `json:"pass"`
+	// Attempt counts how often the window was put back on the queue to be read later.
+	Attempt int `json:"attempt,omitempty"`
 }
 
 // Resolution is the resolution of Graph's message timestamps.
@@ -37,8 +39,10 @@ func (w Window) Key() string {
 }
 
 // MessageID is the deterministic id under which the window is queued: the same
-// window queued twice is the same message.
-func (w Window) MessageID() string { return "w-" + string(w.Custodian) + "-" + w.Key() }
+// window queued twice for the same attempt is the same message.
+func (w Window) MessageID() string {
+	return fmt.Sprintf("w-%s-%s-%d", w.Custodian, w.Key(), w.Attempt)
+}
 
 // Split cuts the window into two that overlap by just what two exclusive bounds
 // need. ok is false when the window cannot be cut any further.
@@ -91,6 +95,7 @@ type windowMessage struct {
 	From      string `json:"exportFrom"`
 	To        string `json:"exportTo"`
 	Pass      int    `json:"exportPass"`
+	Attempt   int    `json:"exportAttempt,omitempty"`
 }
 
 const windowMessageVersion = 1
@@ -99,7 +104,7 @@ const windowMessageVersion = 1
 func EncodeWindow(w Window) ([]byte, error) {
 	return json.Marshal(windowMessage{
 		V: windowMessageVersion, Tenant: string(w.Tenant), Custodian: string(w.Custodian),
-		From: w.From.UTC().Format(time.RFC3339Nano), To: w.To.UTC().Format(time.RFC3339Nano), Pass: w.Pass,
+		From: w.From.UTC().Format(time.RFC3339Nano), To: w.To.UTC().Format(time.RFC3339Nano), Pass: w.Pass, Attempt: w.Attempt,
 	})
 }
 
@@ -134,7 +139,7 @@ func DecodeWindow(b []byte) (Window, error) {
 	check(err)
 	w.To, err = time.Parse(time.RFC3339Nano, m.To)
 	check(err)
-	w.From, w.To, w.Pass = w.From.UTC(), w.To.UTC(), m.Pass
+	w.From, w.To, w.Pass, w.Attempt = w.From.UTC(), w.To.UTC(), m.Pass, m.Attempt
 	if !w.From.Before(w.To) {
 		check(errors.New("from is not before to"))
 	} else if w.To.Sub(w.From) > MaxWindow {
@@ -142,6 +147,9 @@ func DecodeWindow(b []byte) (Window, error) {
 	}
 	if m.Pass < 1 || m.Pass > 9 {
 		check(fmt.Errorf("pass %d is not 1 to 9", m.Pass))
+	}
+	if m.Attempt < 0 {
+		check(fmt.Errorf("attempt %d is negative", m.Attempt))
 	}
 	if err := errors.Join(faults...); err != nil {
 		return Window{}, fmt.Errorf("window message: %w", err)

@@ -194,3 +194,15 @@ func (t ThreadID) Kind() ThreadKind {
 		return ThreadOther
 	}
 }
+
+// User is what the directory says of a person.
+type User struct {
+	ID          PersonID
+	DisplayName string
+	Address     string // user principal name
+	Enabled     bool
+	Guest       bool
+	// ServicePlans lists the ids of the service plans that are assigned and enabled,
+	// as lower-case GUIDs.
+	ServicePlans []string
+}

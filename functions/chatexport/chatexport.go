@@ -1,0 +1,486 @@
+// Package chatexport reads one export window of one custodian and puts the message
+// versions that are new into evidence, each exactly as Graph sent it, once.
+//
+// Pages of Graph are offsets into a listing that changes: when a message is edited
+// while it is being paged, another one is skipped. So a window that does not fit one
+// page is cut in two until it does, and a window counts as finished only when every
+// object that holds its versions is known to be stored.
+//
+// How a version is claimed, stored and believed is described in package
+// conversation. A run may die at any step and be repeated; two runs may meet.
+package chatexport
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"steno/functions/internal/funchost"
+	"steno/shared/conversation"
+	"steno/shared/evidence"
+	"steno/shared/msgraph"
+	"steno/shared/policy"
+	"steno/shared/teams"
+)
+
+// Defaults and limits.
+const (
+	// DefaultClaimLease is how old a claim must be before its versions may be claimed
+	// anew. It is longer than any run can live (host.json functionTimeout).
+	DefaultClaimLease = 15 * time.Minute
+	// MaxAttempts is how often a window is put back before it is parked.
+	MaxAttempts = 20
+	// firstWait is how long a window that was put back rests, times its attempt.
+	firstWait = 15 * time.Second
+	// parallel is how many conversations of a page are stored at the same time.
+	parallel = 4
+	// maxVersions is the most versions one evidence object holds; its row lists them.
+	maxVersions = 500
+	// conflicts is how often a slice that keeps changing is read anew.
+	conflicts = 8
+)
+
+// errLater says that somebody else's unfinished work is in the way.
+var errLater = errors.New("another run has claimed these versions and not stored them yet")
+
+type graph interface {
+	UserMessages(ctx context.Context, user teams.PersonID, from, to time.Time, next string) (msgraph.Page, error)
+}
+
+type store interface {
+	Seal(ctx context.Context, ref evidence.Ref, plain []byte) (evidence.Sealed, error)
+	Put(ctx context.Context, o evidence.Sealed) error
+	Exists(ctx context.Context, ref evidence.Ref) (bool, error)
+}
+
+type queue interface {
+	Send(ctx context.Context, id string, body []byte, notBefore time.Time) error
+}
+
+// Config is the exporter's own.
+type Config struct {
+	Tenant  teams.TenantID
+	History time.Duration // as in exportplan
+	// ClaimLease is how old an unfinished claim must be to be replaced; 0 means DefaultClaimLease.
+	ClaimLease time.Duration
+}
+
+// Exporter handles messages of the queue chat-export. It is safe for many at once.
+type Exporter struct {
+	config  Config
+	graph   graph
+	roster  policy.Roster
+	catalog conversation.Catalog
+	store   store
+	queue   queue
+	log     *slog.Logger
+
+	mu     sync.Mutex
+	stored map[string]bool // objects known to be stored; a cache of the truth
+}
+
+// New returns an Exporter.
+func New(c Config, g graph, r policy.Roster, cat conversation.Catalog, s store, q queue, log *slog.Logger) *Exporter {
+	if c.ClaimLease == 0 {
+		c.ClaimLease = DefaultClaimLease
+	}
+	return &Exporter{config: c, graph: g, roster: r, catalog: cat, store: s, queue: q, log: log, stored: map[string]bool{}}
+}
+
+// Handle reads the window that a message names. It returns nil when the window is
+// finished, or was put back on the queue to be read later. A message that can never
+// succeed is reported with funchost.ErrPoison; any other error asks for redelivery.
+func (e *Exporter) Handle(ctx context.Context, body []byte) error {
+	w, err := conversation.DecodeWindow(body)
+	if err != nil {
+		return fmt.Errorf("%w: %w", funchost.ErrPoison, err)
+	}
+	spans, err := e.allowed(ctx, w)
+	if err != nil {
+		return err
+	}
+	for _, part := range spans {
+		if err := e.read(ctx, part); err != nil {
+			return e.judge(ctx, w, err)
+		}
+	}
+	return nil
+}
+
+// allowed cuts the window down to what the roster permits: a message on the queue
+// says what to read, not who is recorded.
+func (e *Exporter) allowed(ctx context.Context, w conversation.Window) ([]conversation.Window, error) {
+	if w.Tenant != e.config.Tenant {
+		return nil, fmt.Errorf("%w: window of another tenant", funchost.ErrPoison)
+	}
+	periods, err := e.roster.PeriodsOf(ctx, w.Custodian)
+	if err != nil {
+		return nil, fmt.Errorf("read roster: %w", err)
+	}
+	for i := range periods {
+		periods[i].From = periods[i].From.Add(-e.config.History - conversation.Resolution)
+	}
+	var out []conversation.Window
+	for _, s := range policy.Covered(periods, w.From, w.To) {
+		part := w
+		part.From, part.To = s.From, s.To
+		out = append(out, part)
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("%w: nobody was recorded under this id in window %s", funchost.ErrPoison, w.Key())
+	}
+	return out, nil
+}
+
+// judge turns an error into the queue's language: parked, put back, or redelivered.
+func (e *Exporter) judge(ctx context.Context, w conversation.Window, err error) error {
+	var ge *msgraph.Error
+	if errors.As(err, &ge) && ge.Permanent() && ge.Status != http.StatusBadRequest {
+		return fmt.Errorf("%w: window %s: %w", funchost.ErrPoison, w.Key(), err)
+	}
+	if ctx.Err() != nil {
+		return err
+	}
+	if w.Attempt >= MaxAttempts {
+		return fmt.Errorf("%w: window %s after %d attempts: %w", funchost.ErrPoison, w.Key(), w.Attempt+1, err)
+	}
+	w.Attempt++
+	body, encErr := conversation.EncodeWindow(w)
+	if encErr != nil {
+		return errors.Join(err, encErr)
+	}
+	wait := time.Duration(w.Attempt) * firstWait
+	if errors.Is(err, errLater) {
+		wait = firstWait / 5
+	}
+	if sendErr := e.queue.Send(ctx, w.MessageID(), body, time.Now().Add(wait)); sendErr != nil {
+		return errors.Join(err, sendErr)
+	}
+	e.log.WarnContext(ctx, "window put back", slog.String("window", w.Key()), slog.Any("person", w.Custodian),
+		slog.Int("attempt", w.Attempt), slog.Duration("wait", wait), slog.String("cause", err.Error()))
+	return nil
+}
+
+// read finishes a window, cutting it in two wherever one page does not hold it. What
+// an earlier run finished is not read again.
+func (e *Exporter) read(ctx context.Context, w conversation.Window) error {
+	done, err := e.catalog.FinishedWindows(ctx, w.Custodian, w.Pass, w.From, w.To)
+	if err != nil {
+		return err
+	}
+	finished := func(part conversation.Window) bool {
+		return slices.ContainsFunc(done, func(d conversation.WindowDone) bool { return d.Contains(part) })
+	}
+	todo := []conversation.Window{w}
+	for len(todo) > 0 {
+		part := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if finished(part) {
+			continue
+		}
+		pages, whole, err := e.pages(ctx, part)
+		if err != nil {
+			return err
+		}
+		if !whole {
+			first, second, ok := part.Split()
+			if !ok {
+				return fmt.Errorf("window %s holds more than a page and cannot be cut further", part.Key())
+			}
+			todo = append(todo, second, first)
+			continue
+		}
+		if err := e.keep(ctx, part, pages); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// smallest is how short a window must be to be read page by page after all.
+const smallest = 10 * conversation.Resolution
+
+// pages reads a window. whole is false when the window should be cut instead: it has
+// messages on more than one page. Empty pages are followed, since nothing can be
+// skipped where nothing was.
+func (e *Exporter) pages(ctx context.Context, w conversation.Window) (pages []msgraph.Page, whole bool, err error) {
+	seen := map[string]bool{}
+	next := ""
+	for range msgraph.MaxPages {
+		page, err := e.graph.UserMessages(ctx, w.Custodian, w.From, w.To, next)
+		if err != nil {
+			return nil, false, fmt.Errorf("window %s: %w", w.Key(), err)
+		}
+		if len(page.Items) > 0 {
+			pages = append(pages, page)
+		}
+		if page.Next == "" {
+			return pages, true, nil
+		}
+		if len(pages) > 0 && w.To.Sub(w.From) > smallest {
+			return nil, false, nil
+		}
+		if seen[page.Next] {
+			return nil, false, fmt.Errorf("window %s: nextLink leads in a circle", w.Key())
+		}
+		seen[page.Next] = true
+		next = page.Next
+	}
+	return nil, false, fmt.Errorf("window %s: more than %d pages", w.Key(), msgraph.MaxPages)
+}
+
+// keep stores what is new in the pages of a window and then finishes the window.
+func (e *Exporter) keep(ctx context.Context, w conversation.Window, pages []msgraph.Page) error {
+	result := conversation.WindowDone{Window: w}
+	byConversation := map[conversation.ID][]conversation.Message{}
+	heads := map[conversation.ID]conversation.BatchHeader{}
+	seen := map[conversation.ID]map[conversation.VersionKey]bool{}
+	for _, page := range pages {
+		for _, raw := range page.Items {
+			m := conversation.ReadMessage(raw, w.Custodian)
+			if m.Unclear != nil {
+				result.Unclear++
+				e.log.WarnContext(ctx, "item kept as unclear", slog.String("window", w.Key()), slog.String("cause", m.Unclear.Error()))
+			}
+			id := conversation.IDOf(conversation.KeyOf(w.Tenant, m.Thread), m.Sent)
+			if seen[id] == nil {
+				seen[id] = map[conversation.VersionKey]bool{}
+				heads[id] = conversation.BatchHeader{
+					Tenant: w.Tenant, Conversation: id, Thread: m.Thread, Custodian: w.Custodian,
+					Window: w.Key(), Lane: "export", FetchedAt: page.FetchedAt, RequestID: page.RequestID,
+				}
+			}
+			if !seen[id][m.VersionKey] {
+				seen[id][m.VersionKey] = true
+				byConversation[id] = append(byConversation[id], m)
+				result.Returned++
+			}
+		}
+	}
+	touched, added, err := e.storeAll(ctx, heads, byConversation)
+	if err != nil {
+		return err
+	}
+	result.New, result.At = added, time.Now().UTC()
+	if w.Pass > 1 && added > 0 {
+		e.log.ErrorContext(ctx, "a later pass found versions that the first had missed",
+			slog.String("alarm", "second-pass"), slog.String("window", w.Key()), slog.Any("person", w.Custodian), slog.Int("new", added))
+	}
+	if err := e.catalog.FinishWindow(ctx, result, touched); err != nil {
+		return fmt.Errorf("window %s: %w", w.Key(), err)
+	}
+	return nil
+}
+
+func (e *Exporter) storeAll(ctx context.Context, heads map[conversation.ID]conversation.BatchHeader, messages map[conversation.ID][]conversation.Message) ([]conversation.Conversation, int, error) {
+	var mu sync.Mutex
+	var touched []conversation.Conversation
+	added := 0
+	group, gctx := errgroup.WithContext(ctx)
+	group.SetLimit(parallel)
+	for id, list := range messages {
+		group.Go(func() error {
+			for part := range slices.Chunk(list, maxVersions) {
+				facts, n, err := e.storeConversation(gctx, heads[id], part)
+				if err != nil {
+					return fmt.Errorf("conversation %s: %w", id, err)
+				}
+				mu.Lock()
+				touched = append(touched, facts)
+				added += n
+				mu.Unlock()
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, 0, err
+	}
+	return lastOfEach(touched), added, nil
+}
+
+// lastOfEach keeps the latest facts of each conversation: parts of one conversation
+// are stored one after another, and a transaction may name a row once.
+func lastOfEach(list []conversation.Conversation) []conversation.Conversation {
+	at := map[conversation.ID]int{}
+	out := list[:0]
+	for _, c := range list {
+		if i, ok := at[c.ID]; ok {
+			out[i] = c
+			continue
+		}
+		at[c.ID] = len(out)
+		out = append(out, c)
+	}
+	return out
+}
+
+// storeConversation makes sure that every message version is in evidence and returns
+// the conversation's facts and how many versions this call stored.
+func (e *Exporter) storeConversation(ctx context.Context, h conversation.BatchHeader, messages []conversation.Message) (conversation.Conversation, int, error) {
+	bytesOf := make(map[conversation.VersionKey]conversation.Message, len(messages))
+	for _, m := range messages {
+		bytesOf[m.VersionKey] = m
+	}
+	for range conflicts {
+		slice, err := e.catalog.Slice(ctx, h.Conversation)
+		if err != nil {
+			return conversation.Conversation{}, 0, err
+		}
+		dropped, err := e.settle(ctx, h, slice, bytesOf)
+		if err != nil {
+			return conversation.Conversation{}, 0, err
+		}
+		claim, fresh := e.claim(h, slice, messages, dropped)
+		if claim == nil {
+			return slice.Conversation, 0, nil
+		}
+		err = e.catalog.Claim(ctx, slice, *claim)
+		if errors.Is(err, conversation.ErrConflict) {
+			continue
+		}
+		if err != nil {
+			return conversation.Conversation{}, 0, err
+		}
+		if claim.Add != nil {
+			if err := e.put(ctx, h, claim.Add.Name, fresh); err != nil {
+				return conversation.Conversation{}, 0, err
+			}
+		}
+		return claim.Conversation, len(fresh), nil
+	}
+	return conversation.Conversation{}, 0, fmt.Errorf("%w: the slice kept changing", errLater)
+}
+
+// settle makes sure that each object which promises a version of ours is stored:
+// it is, or it is put now from the same bytes, or its claim has expired and is
+// returned to be dropped. Otherwise somebody is still at it: errLater.
+func (e *Exporter) settle(ctx context.Context, h conversation.BatchHeader, s conversation.Slice, ours map[conversation.VersionKey]conversation.Message) (dropped []string, err error) {
+	for _, o := range s.Objects {
+		if !slices.ContainsFunc(o.Versions, func(v conversation.Version) bool { _, ok := ours[v.VersionKey]; return ok }) {
+			continue
+		}
+		exists, err := e.exists(ctx, h, o.Name)
+		if err != nil {
+			return nil, err
+		}
+		if exists {
+			continue
+		}
+		if same := sameBytes(o, ours); same != nil {
+			if err := e.put(ctx, h, o.Name, same); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if time.Since(o.ClaimedAt) < e.config.ClaimLease {
+			return nil, errLater
+		}
+		dropped = append(dropped, o.Name)
+	}
+	return dropped, nil
+}
+
+// sameBytes returns the messages of an object in its order if we hold every one of
+// them byte for byte, else nil.
+func sameBytes(o conversation.Object, ours map[conversation.VersionKey]conversation.Message) []conversation.Message {
+	out := make([]conversation.Message, 0, len(o.Versions))
+	for _, v := range o.Versions {
+		m, ok := ours[v.VersionKey]
+		if !ok || sha256.Sum256(m.Raw) != v.SHA256 {
+			return nil
+		}
+		out = append(out, m)
+	}
+	return out
+}
+
+// claim works out what to change in a slice: the versions nobody has are claimed
+// under a new object, those somebody else has are received. nil means nothing to do.
+func (e *Exporter) claim(h conversation.BatchHeader, s conversation.Slice, messages []conversation.Message, dropped []string) (*conversation.Claim, []conversation.Message) {
+	s.Objects = slices.DeleteFunc(slices.Clone(s.Objects), func(o conversation.Object) bool { return slices.Contains(dropped, o.Name) })
+	var fresh []conversation.Message
+	var received []conversation.VersionKey
+	for _, m := range messages {
+		o, held := s.Holds(m.VersionKey)
+		switch {
+		case !held:
+			fresh = append(fresh, m)
+		case o.Custodian != h.Custodian && !s.Received(h.Custodian, m.VersionKey):
+			received = append(received, m.VersionKey)
+		}
+	}
+	if len(fresh) == 0 && len(received) == 0 && len(dropped) == 0 {
+		return nil, nil
+	}
+	c := &conversation.Claim{Conversation: s.Conversation.With(h, fresh), Drop: dropped}
+	now := time.Now().UTC()
+	if len(fresh) > 0 {
+		c.Add = &conversation.Object{Name: evidence.NewObjectID(), Custodian: h.Custodian, ClaimedAt: now}
+		for _, m := range fresh {
+			c.Add.Versions = append(c.Add.Versions, conversation.Version{
+				VersionKey: m.VersionKey, Sent: m.Sent, SHA256: sha256.Sum256(m.Raw),
+			})
+		}
+	}
+	if len(received) > 0 {
+		c.Receipt = &conversation.Receipt{Custodian: h.Custodian, Window: h.Window, Versions: received, At: now}
+	}
+	return c, fresh
+}
+
+func refOf(h conversation.BatchHeader, object string) evidence.Ref {
+	return evidence.Ref{Tenant: h.Tenant, Unit: string(h.Conversation), Object: object}
+}
+
+// put stores the messages under a claimed name. Whoever fills the name first has the
+// same messages, because the claim lists their digests.
+func (e *Exporter) put(ctx context.Context, h conversation.BatchHeader, object string, messages []conversation.Message) error {
+	plain, err := conversation.EncodeBatch(h, messages)
+	if err != nil {
+		return err
+	}
+	sealed, err := e.store.Seal(ctx, refOf(h, object), plain)
+	if err != nil {
+		return err
+	}
+	if err := e.store.Put(ctx, sealed); err != nil && !errors.Is(err, evidence.ErrExists) {
+		return err
+	}
+	e.remember(object)
+	return nil
+}
+
+func (e *Exporter) exists(ctx context.Context, h conversation.BatchHeader, object string) (bool, error) {
+	e.mu.Lock()
+	known := e.stored[object]
+	e.mu.Unlock()
+	if known {
+		return true, nil
+	}
+	ok, err := e.store.Exists(ctx, refOf(h, object))
+	if ok {
+		e.remember(object)
+	}
+	return ok, err
+}
+
+// maxStored bounds the cache of objects known to be stored (some 80 bytes each).
+const maxStored = 10_000
+
+func (e *Exporter) remember(object string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.stored) >= maxStored {
+		clear(e.stored)
+	}
+	e.stored[object] = true
+}
