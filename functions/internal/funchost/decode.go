@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"strconv"
 	"time"
-	"unicode/utf8"
 )
 
 // Message is what a queue trigger delivers.
@@ -42,57 +41,25 @@ type envelope struct {
 	metadata map[string]json.RawMessage
 }
 
-// decodeEnvelope takes the envelope apart. Keys are matched exactly, as the host spells them.
+// decodeEnvelope takes the envelope apart. Names are matched exactly, as the host spells them.
 func decodeEnvelope(b []byte) (envelope, error) {
 	if err := checkJSON(b); err != nil {
 		return envelope{}, fmt.Errorf("%w: %w", errMalformed, err)
 	}
-	var top map[string]json.RawMessage
-	if err := json.Unmarshal(b, &top); err != nil {
+	top, err := members(b)
+	if err != nil {
 		return envelope{}, fmt.Errorf("%w: %w", errMalformed, err)
 	}
 	var e envelope
-	if err := json.Unmarshal(top["Data"], &e.data); err != nil || e.data == nil {
-		return envelope{}, fmt.Errorf("%w: Data is not an object", errMalformed)
+	if e.data, err = members(top["Data"]); err != nil {
+		return envelope{}, fmt.Errorf("%w: Data: %w", errMalformed, err)
 	}
-	if raw, ok := top["Metadata"]; ok {
-		if err := json.Unmarshal(raw, &e.metadata); err != nil {
-			return envelope{}, fmt.Errorf("%w: Metadata is not an object", errMalformed)
+	if raw, ok := top["Metadata"]; ok && string(raw) != "null" {
+		if e.metadata, err = members(raw); err != nil {
+			return envelope{}, fmt.Errorf("%w: Metadata: %w", errMalformed, err)
 		}
 	}
 	return e, nil
-}
-
-// checkJSON bounds nesting and size before a decoder that recurses sees the bytes. It does not validate.
-func checkJSON(b []byte) error {
-	if !utf8.Valid(b) {
-		return errors.New("not UTF-8")
-	}
-	depth, tokens := 0, 0
-	for i := 0; i < len(b); i++ {
-		switch b[i] {
-		case '{', '[':
-			depth++
-			tokens++
-		case '}', ']':
-			depth--
-		case ',', ':':
-			tokens++
-		case '"':
-			for i++; i < len(b) && b[i] != '"'; i++ {
-				if b[i] == '\\' {
-					i++
-				}
-			}
-		}
-		if depth > MaxDepth {
-			return fmt.Errorf("nested deeper than %d", MaxDepth)
-		}
-		if tokens > MaxTokens {
-			return fmt.Errorf("more than %d values", MaxTokens)
-		}
-	}
-	return nil
 }
 
 func (e envelope) message(binding string) (Message, error) {
@@ -117,32 +84,29 @@ func (e envelope) message(binding string) (Message, error) {
 // mistaken for each other whatever the sender wrote, so no setting has to agree with function.json's dataType. Microsoft's
 // documentation shows text and objects serialized once; a body that begins with a brace is taken as that.
 func decodeBody(raw json.RawMessage) ([]byte, error) {
-	if len(raw) > 0 && raw[0] == '{' {
+	if raw[0] == '{' {
 		return raw, nil
 	}
-	var outer *string
-	if err := json.Unmarshal(raw, &outer); err != nil {
+	outer, err := unquote(raw)
+	if err != nil {
 		return nil, errors.New("neither a string nor an object")
 	}
-	if outer == nil {
-		return nil, errors.New("null")
-	}
-	if *outer == "" {
+	if len(outer) == 0 {
 		return nil, nil
 	}
-	switch (*outer)[0] {
+	switch outer[0] {
 	case '"':
-		var inner string
-		if err := json.Unmarshal([]byte(*outer), &inner); err != nil {
+		inner, err := unquote(outer)
+		if err != nil {
 			return nil, errors.New("inner string is not JSON")
 		}
-		return []byte(inner), nil
+		return inner, nil
 	case '{':
-		return []byte(*outer), nil
+		return outer, nil
 	case '[':
 		return nil, errors.New("a batch: cardinality must be one")
 	}
-	body, err := base64.StdEncoding.Strict().DecodeString(*outer)
+	body, err := base64.StdEncoding.Strict().AppendDecode(nil, outer)
 	if err != nil {
 		return nil, errors.New("neither quoted text nor base64")
 	}
@@ -197,19 +161,14 @@ func parseTime(s string) time.Time {
 
 // scalar reads a metadata value: a number or boolean arrives as a string, a string arrives serialized twice.
 func scalar(raw json.RawMessage) (string, bool) {
-	var s string
-	if err := json.Unmarshal(raw, &s); err != nil {
-		var n json.Number
-		if err := json.Unmarshal(raw, &n); err != nil {
-			return "", false
-		}
-		return n.String(), true
+	s, err := unquote(raw)
+	if err != nil {
+		return "", false
 	}
-	var inner string
-	if len(s) > 0 && s[0] == '"' && json.Unmarshal([]byte(s), &inner) == nil {
-		return inner, true
+	if inner, err := unquote(s); err == nil {
+		return string(inner), true
 	}
-	return s, true
+	return string(s), true
 }
 
 func (e envelope) text(keys ...string) string {

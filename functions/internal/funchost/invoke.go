@@ -115,24 +115,34 @@ func (h *handler) park(ctx context.Context, t *trigger, id string, msg Message, 
 }
 
 // readBody reads a whole request body. Its error comes with the status that tells the client why: 415 for a compressed body, which
-// could unpack to any size, 413 for one over the limit, 408 for one that came too slowly, 400 for one that broke off.
+// could unpack to any size, 413 for one over the limit, 408 for one that came too slowly, 400 for one that broke off. The connection
+// then ends with the answer, which would otherwise wait for the rest of the body.
 func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, int, error) {
+	body, status, err := readWhole(w, r, limit)
+	if err != nil {
+		w.Header().Set("Connection", "close")
+		return nil, status, fmt.Errorf("read body: %w", err)
+	}
+	return body, 0, nil
+}
+
+func readWhole(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, int, error) {
 	if e := r.Header.Get("Content-Encoding"); e != "" && e != "identity" {
-		return nil, http.StatusUnsupportedMediaType, errors.New("read body: compressed")
+		return nil, http.StatusUnsupportedMediaType, errors.New("it is compressed")
 	}
 	if r.ContentLength > limit {
-		return nil, http.StatusRequestEntityTooLarge, fmt.Errorf("read body: %d bytes are over the limit of %d", r.ContentLength, limit)
+		return nil, http.StatusRequestEntityTooLarge, fmt.Errorf("%d bytes are over the limit of %d", r.ContentLength, limit)
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	if err == nil {
 		return body, 0, nil
 	}
-	status := http.StatusBadRequest
 	var timeout interface{ Timeout() bool }
-	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		status = http.StatusRequestEntityTooLarge
-	} else if errors.As(err, &timeout) && timeout.Timeout() {
-		status = http.StatusRequestTimeout
+	switch _, tooLarge := errors.AsType[*http.MaxBytesError](err); {
+	case tooLarge:
+		return nil, http.StatusRequestEntityTooLarge, err
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return nil, http.StatusRequestTimeout, err
 	}
-	return nil, status, fmt.Errorf("read body: %w", err)
+	return nil, http.StatusBadRequest, err
 }
