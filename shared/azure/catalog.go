@@ -156,7 +156,7 @@ func (c *Catalog) FinishWindow(ctx context.Context, done conversation.WindowDone
 		if months[p] == nil {
 			months[p] = &batch{partition: p}
 		}
-		key := invertedTime(conv.Start) + "-" + string(conv.ID)
+		key := positionKey(conv.Position())
 		months[p].add(aztables.TransactionTypeInsertReplace, row{PartitionKey: p, RowKey: key, Data: data}, "")
 		person.add(aztables.TransactionTypeInsertReplace, row{PartitionKey: person.partition, RowKey: "c-" + key, Data: data}, "")
 		if err := flush(months[p], c.byTime, maxBatch); err != nil {

@@ -3,6 +3,7 @@ package conversation
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"steno/shared/teams"
@@ -61,17 +62,47 @@ type Claim struct {
 // PageRequest asks for one page of a listing.
 type PageRequest struct {
 	Limit int // 1 to MaxPage; 0 means MaxPage
-	// After is the Cursor of the page before, empty for the first.
-	After string
+	// After is the position of the last conversation of the page before, zero for the
+	// first page. It is the same in every listing, so listings can be merged.
+	After Position
+}
+
+// Position is where a conversation stands in a listing: newest Start first,
+// and by ID among equals.
+type Position struct {
+	Start time.Time
+	ID    ID
+}
+
+// Position is where the conversation stands in a listing.
+func (c Conversation) Position() Position { return Position{c.Start, c.ID} }
+
+// Before reports whether p is listed before q.
+func (p Position) Before(q Position) bool {
+	if !p.Start.Equal(q.Start) {
+		return p.Start.After(q.Start)
+	}
+	return p.ID < q.ID
 }
 
 // MaxPage is the most conversations one page lists.
 const MaxPage = 200
 
-// Page is one page of a listing. Cursor is empty on the last page.
+// CheckLimit returns the limit that a request means, or what is wrong with it.
+func (p PageRequest) CheckLimit() (int, error) {
+	if p.Limit < 0 || p.Limit > MaxPage {
+		return 0, fmt.Errorf("listing limit %d: want 1 to %d", p.Limit, MaxPage)
+	}
+	if p.Limit == 0 {
+		return MaxPage, nil
+	}
+	return p.Limit, nil
+}
+
+// Page is one page of a listing.
 type Page struct {
 	Conversations []Conversation
-	Cursor        string
+	More          bool // the listing goes on after the last conversation
 }
 
 // WindowDone is the record of a finished window: what a custodian's mailbox

@@ -91,7 +91,7 @@ func ReadMessage(raw []byte, custodian teams.PersonID) Message {
 // then the id tells, being the arrival time in milliseconds.
 func sentAt(h header) (time.Time, bool) {
 	if t, err := time.Parse(time.RFC3339Nano, h.CreatedDateTime); err == nil && plausible(t) {
-		return t.UTC(), true
+		return t.UTC().Truncate(time.Millisecond), true
 	}
 	if ms, err := strconv.ParseInt(h.ID, 10, 64); err == nil {
 		if t := time.UnixMilli(ms).UTC(); plausible(t) {

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"steno/functions/exportplan"
+	"steno/functions/groupsync"
+	"steno/functions/internal/funchost"
+	"steno/shared/config"
+	"steno/shared/msgraph"
+	"steno/shared/policy"
+	"steno/shared/teams"
+)
+
+// Names that host.json and the function.json files fix.
+const (
+	routePrefix     = "steno"          // host.json extensions.http.routePrefix
+	functionTimeout = 10 * time.Minute // host.json functionTimeout
+	queueChatExport = "chat-export"
+	queueParked     = "parked"
+)
+
+// settings is what the environment says, checked.
+type settings struct {
+	tenant     teams.TenantID
+	roleGroups []policy.RoleGroup
+	maxDrop    float64
+
+	graphURL     string
+	graphRate    float64
+	graphPage    int
+	graphPrivate bool
+
+	plan       exportplan.Config
+	claimLease time.Duration
+
+	blobURL, tableURL, container string
+	vaultURL, vaultKey           string
+	serviceBus                   config.Secret // a connection string, or empty
+	serviceBusNamespace          string
+	privateAuthority             bool
+
+	portalAudience, portalClient, portalScope string
+	issuer, jwksURL, loginAuthority           string
+
+	port string
+}
+
+// readSettings reads every key and returns all faults at once.
+func readSettings(environ []string) (settings, *config.Reader, error) {
+	r := config.Read(environ)
+	r.Host("STENO_GROUPSYNC_SCHEDULE", "STENO_EXPORTPLAN_SCHEDULE",
+		"AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "AZURE_AUTHORITY_HOST", "AzureWebJobsStorage")
+	var s settings
+	s.tenant = config.Parse(r, "STENO_TENANT_ID", teams.ParseTenantID)
+	s.roleGroups = config.Parse(r, "STENO_ROLE_GROUPS", policy.ParseRoleGroups)
+	s.maxDrop = r.Number("STENO_GROUP_MAX_DROP", groupsync.DefaultMaxDrop, 0.01, 1)
+
+	s.graphURL = r.OptionalURL("STENO_GRAPH_URL", "https://graph.microsoft.com/v1.0")
+	s.graphRate = r.Number("STENO_GRAPH_RATE", 50, 0.1, 200)
+	s.graphPage = int(r.Number("STENO_GRAPH_PAGE_SIZE", msgraph.DefaultTop, 1, 250))
+	s.graphPrivate = r.Bool("STENO_GRAPH_PRIVATE")
+
+	s.plan = exportplan.Config{
+		Tenant:  s.tenant,
+		Period:  r.Duration("STENO_EXPORT_PERIOD", exportplan.DefaultPeriod, time.Second, 7*24*time.Hour),
+		Lag:     r.Duration("STENO_EXPORT_LAG", exportplan.DefaultLag, time.Millisecond, 24*time.Hour),
+		Longest: r.Duration("STENO_EXPORT_LONGEST", exportplan.DefaultLongest, 10*time.Minute, 31*24*time.Hour),
+		Passes:  r.Durations("STENO_EXPORT_PASSES", exportplan.DefaultPasses),
+		History: r.Duration("STENO_EXPORT_HISTORY", 0, 0, 10*365*24*time.Hour),
+	}
+	if n := len(s.plan.Passes); n < 1 || n > 9 {
+		r.Fault("STENO_EXPORT_PASSES", errors.New("want 1 to 9 passes"))
+	}
+	s.claimLease = r.Duration("STENO_CLAIM_LEASE", 0, time.Second, 24*time.Hour)
+
+	s.blobURL = r.URL("STENO_BLOB_URL")
+	s.tableURL = r.URL("STENO_TABLE_URL")
+	s.container = r.Optional("STENO_EVIDENCE_CONTAINER", "evidence")
+	s.vaultURL = r.URL("STENO_VAULT_URL")
+	s.vaultKey = r.Optional("STENO_VAULT_KEY", "steno-wrap")
+	connection, hasConnection := r.Lookup("ServiceBusConnection")
+	namespace, hasNamespace := r.Lookup("ServiceBusConnection__fullyQualifiedNamespace")
+	if hasConnection == hasNamespace {
+		r.Fault("ServiceBusConnection__fullyQualifiedNamespace", errors.New("want either this or ServiceBusConnection"))
+	}
+	s.serviceBus, s.serviceBusNamespace = config.Secret(connection), namespace
+	s.privateAuthority = r.Bool("STENO_PRIVATE_AUTHORITY")
+
+	s.portalAudience = config.Parse(r, "STENO_PORTAL_AUDIENCE", guid)
+	s.portalClient = config.Parse(r, "STENO_PORTAL_CLIENT", guid)
+	s.portalScope = r.Optional("STENO_PORTAL_SCOPE", "Archive.Read")
+	authority := "https://login.microsoftonline.com/" + string(s.tenant)
+	s.loginAuthority = r.OptionalURL("STENO_LOGIN_AUTHORITY", authority)
+	s.issuer = r.OptionalURL("STENO_LOGIN_ISSUER", authority+"/v2.0")
+	s.jwksURL = r.OptionalURL("STENO_LOGIN_KEYS", authority+"/discovery/v2.0/keys")
+
+	s.port = r.String(funchost.PortVariable)
+	if err := r.Err(); err != nil {
+		return settings{}, r, fmt.Errorf("configuration:\n%w", err)
+	}
+	return s, r, nil
+}
+
+// guid reads an application id; the form is that of every Entra id.
+func guid(s string) (string, error) {
+	id, err := teams.ParseTenantID(s)
+	return string(id), err
+}

@@ -1,0 +1,151 @@
+// The functions app: one custom handler for every function of the folder. main is its
+// table of contents; adapters are named here and nowhere else.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
+	"github.com/Azure/azure-sdk-for-go/sdk/data/aztables"
+	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
+	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azkeys"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
+
+	"steno/functions/chatexport"
+	"steno/functions/exportplan"
+	"steno/functions/groupsync"
+	"steno/functions/internal/funchost"
+	"steno/functions/portal"
+	"steno/shared/azure"
+	"steno/shared/custody"
+	"steno/shared/evidence"
+	"steno/shared/msgraph"
+	"steno/shared/msgraph/directory"
+)
+
+func main() {
+	check := flag.Bool("check-config", false, "check the configuration and exit: 0 if it is good")
+	flag.Parse()
+	log := funchost.NewLog(os.Stdout, slog.LevelInfo)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if *check {
+		if _, _, err := readSettings(os.Environ()); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(funchost.ExitFault)
+		}
+		return
+	}
+	err := run(ctx, os.Environ(), log)
+	if err != nil {
+		log.Error("handler stopped", slog.String("error", err.Error()))
+	}
+	os.Exit(funchost.ExitCode(err))
+}
+
+// run connects everything and answers the host until ctx is done. No service is asked
+// for anything before the port is open: clients connect when they are first used, so
+// the handler is ready at once.
+func run(ctx context.Context, environ []string, log *slog.Logger) error {
+	s, _, err := readSettings(environ)
+	if err != nil {
+		return err
+	}
+	cred, err := azidentity.NewDefaultAzureCredential(&azidentity.DefaultAzureCredentialOptions{
+		DisableInstanceDiscovery: s.privateAuthority,
+	})
+	if err != nil {
+		return fmt.Errorf("credential: %w", err)
+	}
+	tables, err := aztables.NewServiceClient(s.tableURL, cred, nil)
+	if err != nil {
+		return fmt.Errorf("tables: %w", err)
+	}
+	queues, err := serviceBus(s, cred)
+	if err != nil {
+		return fmt.Errorf("service bus: %w", err)
+	}
+	store, err := evidenceStore(s, cred, tables)
+	if err != nil {
+		return err
+	}
+	budget, err := azure.NewBudget(s.tenant, tables, s.graphRate, max(1, int(s.graphRate)))
+	if err != nil {
+		return err
+	}
+	graph, err := msgraph.New(msgraph.Config{
+		BaseURL: s.graphURL, Credential: cred, Budget: budget, Log: log, Top: s.graphPage, Private: s.graphPrivate,
+	})
+	if err != nil {
+		return err
+	}
+	people, err := directory.New(s.graphURL, cred, graph.HTTP())
+	if err != nil {
+		return err
+	}
+
+	roster := azure.NewRoster(s.tenant, tables)
+	catalog := azure.NewCatalog(s.tenant, tables)
+	trail := custody.Log{Trail: azure.NewTrail(s.tenant, tables)}
+	windows := azure.NewQueue(queues, queueChatExport)
+	parked := azure.NewQueue(queues, queueParked)
+
+	sync := groupsync.New(groupsync.Config{Tenant: s.tenant, Groups: s.roleGroups, MaxDrop: s.maxDrop}, people, roster, trail, log)
+	plan := exportplan.New(s.plan, roster, catalog, windows, log)
+	export := chatexport.New(chatexport.Config{Tenant: s.tenant, History: s.plan.History, ClaimLease: s.claimLease},
+		graph, roster, catalog, store, windows, log)
+	web, err := portal.New(portalConfig(s), portal.Stores{Catalog: catalog, Roster: roster, Evidence: store, Trail: trail}, log)
+	if err != nil {
+		return err
+	}
+
+	mux, err := funchost.New(funchost.Config{
+		RoutePrefix: routePrefix, FunctionTimeout: functionTimeout, Log: log, Park: park(parked),
+	})
+	if err != nil {
+		return err
+	}
+	register(mux, functions{sync: sync, plan: plan, export: export, web: web})
+	l, err := funchost.Listen(ctx, s.port)
+	if err != nil {
+		return err
+	}
+	log.Info("handler ready", slog.Any("functions", mux.Names()))
+	return errors.Join(mux.Serve(ctx, l), windows.Close(context.WithoutCancel(ctx)), parked.Close(context.WithoutCancel(ctx)))
+}
+
+func evidenceStore(s settings, cred azcore.TokenCredential, tables *aztables.ServiceClient) (*evidence.Store, error) {
+	blobs, err := container.NewClient(s.blobURL+"/"+s.container, cred, nil)
+	if err != nil {
+		return nil, fmt.Errorf("blobs: %w", err)
+	}
+	keys, err := azkeys.NewClient(s.vaultURL, cred, &azkeys.ClientOptions{DisableChallengeResourceVerification: s.privateAuthority})
+	if err != nil {
+		return nil, fmt.Errorf("key vault: %w", err)
+	}
+	vault, err := url.Parse(s.vaultURL)
+	if err != nil {
+		return nil, fmt.Errorf("key vault: %w", err)
+	}
+	return evidence.New(evidence.Config{
+		Blobs: azure.NewBlobs(blobs), Keys: azure.NewKeys(tables),
+		Vault: azure.NewVault(keys, s.vaultKey), VaultHosts: []string{vault.Host},
+	})
+}
+
+// serviceBus connects by identity, or by connection string where one is set.
+func serviceBus(s settings, cred azcore.TokenCredential) (*azservicebus.Client, error) {
+	if s.serviceBus != "" {
+		return azservicebus.NewClientFromConnectionString(string(s.serviceBus), nil)
+	}
+	return azservicebus.NewClient(s.serviceBusNamespace, cred, nil)
+}

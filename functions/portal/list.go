@@ -1,0 +1,282 @@
+package portal
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"steno/shared/conversation"
+	"steno/shared/custody"
+	"steno/shared/policy"
+	"steno/shared/teams"
+)
+
+type sessionAnswer struct {
+	Person      teams.PersonID `json:"person"`
+	Name        string         `json:"name"`
+	Address     string         `json:"address"`
+	Roles       []policy.Role  `json:"roles"`
+	SeesContent bool           `json:"seesContent"`
+	SeesAll     bool           `json:"seesAll"`
+}
+
+func (p *Portal) session(w http.ResponseWriter, r *http.Request, c caller) error {
+	people, err := p.stores.Roster.People(r.Context(), []teams.PersonID{c.person})
+	if err != nil {
+		return err
+	}
+	me := people[c.person]
+	return p.reply(w, sessionAnswer{
+		Person: c.person, Name: me.DisplayName, Address: me.Address,
+		Roles: c.grant.Roles(), SeesContent: c.grant.SeesContent(), SeesAll: c.grant.SeesAll(),
+	})
+}
+
+type personAnswer struct {
+	ID                teams.PersonID  `json:"id"`
+	Name              string          `json:"name"`
+	Address           string          `json:"address"`
+	Enabled           bool            `json:"enabled"`
+	CommunicationsDLP bool            `json:"communicationsDlp"`
+	Periods           []policy.Period `json:"periods"`
+}
+
+// people lists the recorded users whose conversations the caller may see.
+// Administrators see every recorded user, since who is recorded is what they
+// configure; they see no conversation of theirs.
+func (p *Portal) people(w http.ResponseWriter, r *http.Request, c caller) error {
+	periods, err := p.stores.Roster.Periods(r.Context(), policy.RecordedUser)
+	if err != nil {
+		return err
+	}
+	byPerson := map[teams.PersonID][]policy.Period{}
+	for _, period := range periods {
+		if c.grant.Has(policy.Administrator) || c.grant.MaySeePerson(period.Person) {
+			byPerson[period.Person] = append(byPerson[period.Person], period)
+		}
+	}
+	ids := make([]teams.PersonID, 0, len(byPerson))
+	for id := range byPerson {
+		ids = append(ids, id)
+	}
+	facts, err := p.stores.Roster.People(r.Context(), ids)
+	if err != nil {
+		return err
+	}
+	out := make([]personAnswer, 0, len(ids))
+	for _, id := range ids {
+		f := facts[id]
+		out = append(out, personAnswer{
+			ID: id, Name: f.DisplayName, Address: f.Address, Enabled: f.Enabled,
+			CommunicationsDLP: f.CommunicationsDLP, Periods: byPerson[id],
+		})
+	}
+	slices.SortFunc(out, func(a, b personAnswer) int {
+		if n := strings.Compare(a.Name, b.Name); n != 0 {
+			return n
+		}
+		return strings.Compare(string(a.ID), string(b.ID))
+	})
+	return p.reply(w, map[string]any{"people": out})
+}
+
+type listAnswer struct {
+	Conversations []conversation.Conversation `json:"conversations"`
+	Cursor        string                      `json:"cursor,omitempty"`
+}
+
+// query is what a listing was asked for.
+type query struct {
+	from, to time.Time
+	person   teams.PersonID
+	page     conversation.PageRequest
+}
+
+func (p *Portal) readQuery(r *http.Request) (query, error) {
+	v := r.URL.Query()
+	for name, values := range v {
+		if !slices.Contains([]string{"from", "to", "person", "cursor", "limit"}, name) || len(values) != 1 {
+			return query{}, badRequest("unknown or repeated parameter")
+		}
+	}
+	now := p.config.Now().UTC()
+	q := query{from: now.AddDate(0, 0, -30), to: now.Add(time.Minute)}
+	var err error
+	for name, at := range map[string]*time.Time{"from": &q.from, "to": &q.to} {
+		if s := v.Get(name); s != "" {
+			if *at, err = time.Parse(time.RFC3339, s); err != nil {
+				return query{}, badRequest(name + ": want a time such as 2026-01-31T00:00:00Z")
+			}
+		}
+	}
+	if !q.from.Before(q.to) || q.to.Sub(q.from) > maxRange {
+		return query{}, badRequest("from must be before to, and at most 400 days before")
+	}
+	if s := v.Get("person"); s != "" {
+		if q.person, err = teams.ParsePersonID(s); err != nil {
+			return query{}, badRequest("person: want an object id")
+		}
+	}
+	q.page, err = readPage(v.Get("limit"), v.Get("cursor"))
+	return q, err
+}
+
+func readPage(limit, cursor string) (conversation.PageRequest, error) {
+	page := conversation.PageRequest{Limit: 50}
+	if limit != "" {
+		n, err := strconv.Atoi(limit)
+		if err != nil || n < 1 || n > maxListed {
+			return page, badRequest(fmt.Sprintf("limit: want 1 to %d", maxListed))
+		}
+		page.Limit = n
+	}
+	if cursor != "" {
+		at, err := parseCursor(cursor)
+		if err != nil {
+			return page, badRequest("cursor: not one of ours")
+		}
+		page.After = at
+	}
+	return page, nil
+}
+
+// A cursor is a position, readable by whoever wants to: rights are checked on what
+// is listed, not on where the listing starts.
+func cursorOf(p conversation.Position) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(strconv.FormatInt(p.Start.UnixMilli(), 10) + "." + string(p.ID)))
+}
+
+func parseCursor(s string) (conversation.Position, error) {
+	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
+	if err != nil || len(b) > 128 {
+		return conversation.Position{}, teams.ErrMalformed
+	}
+	ms, id, ok := strings.Cut(string(b), ".")
+	n, err := strconv.ParseInt(ms, 10, 64)
+	if !ok || err != nil || n < 0 || n > 9999999999999 {
+		return conversation.Position{}, teams.ErrMalformed
+	}
+	cid, err := conversation.ParseID(id)
+	return conversation.Position{Start: time.UnixMilli(n).UTC(), ID: cid}, err
+}
+
+// list lists conversations newest first: of one person, or of all the caller may see.
+func (p *Portal) list(w http.ResponseWriter, r *http.Request, c caller) error {
+	q, err := p.readQuery(r)
+	if err != nil {
+		return err
+	}
+	var page conversation.Page
+	switch {
+	case q.person != "" && !c.grant.MaySeePerson(q.person):
+		// The same answer as for somebody who does not exist: an empty list.
+	case q.person != "":
+		page, err = p.stores.Catalog.ByPerson(r.Context(), q.person, q.from, q.to, q.page)
+	case c.grant.SeesAll():
+		page, err = p.stores.Catalog.ByTime(r.Context(), q.from, q.to, q.page)
+	default:
+		page, err = p.merged(r.Context(), c.grant.People(), q)
+	}
+	if err != nil {
+		return err
+	}
+	return p.answerList(w, r, c, page, "conversations")
+}
+
+// thread lists the days of one thread, as far as the caller may see them.
+func (p *Portal) thread(w http.ResponseWriter, r *http.Request, c caller) error {
+	key, err := conversation.ParseThreadKey(r.PathValue("thread"))
+	if err != nil {
+		return errNotFound
+	}
+	req, err := readPage(r.URL.Query().Get("limit"), r.URL.Query().Get("cursor"))
+	if err != nil {
+		return err
+	}
+	page, err := p.stores.Catalog.ByThread(r.Context(), key, req)
+	if err != nil {
+		return err
+	}
+	return p.answerList(w, r, c, page, "thread "+string(key))
+}
+
+// answerList leaves a custody event and then what of a page the caller may see: who
+// wrote with whom and when is not content, but it is not nothing either.
+func (p *Portal) answerList(w http.ResponseWriter, r *http.Request, c caller, page conversation.Page, item string) error {
+	out := listAnswer{Conversations: []conversation.Conversation{}}
+	for _, conv := range page.Conversations {
+		if p.maySee(c.grant, conv) {
+			out.Conversations = append(out.Conversations, conv)
+		}
+	}
+	if n := len(page.Conversations); page.More && n > 0 {
+		out.Cursor = cursorOf(page.Conversations[n-1].Position())
+	}
+	_, err := p.stores.Trail.Append(r.Context(), custody.Event{
+		Tenant: p.config.Tenant, Action: custody.List, Actor: c.person, Session: c.session,
+		Item: item, Detail: fmt.Sprintf("%d conversations", len(out.Conversations)),
+	})
+	if err != nil {
+		return err
+	}
+	return p.reply(w, out)
+}
+
+func (p *Portal) maySee(g policy.Grant, c conversation.Conversation) bool {
+	return c.ID != "" && g.MaySee(c.Custodians, c.First, c.Last, p.config.History)
+}
+
+// merged lists the conversations of several people as one list. A conversation that
+// several of them share is listed once.
+func (p *Portal) merged(ctx context.Context, people []teams.PersonID, q query) (conversation.Page, error) {
+	if len(people) > maxPeopleMerged {
+		return conversation.Page{}, badRequest(fmt.Sprintf("more than %d people; name one", maxPeopleMerged))
+	}
+	pages := make([]conversation.Page, len(people))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(8)
+	for i, person := range people {
+		group.Go(func() (err error) {
+			pages[i], err = p.stores.Catalog.ByPerson(ctx, person, q.from, q.to, q.page)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return conversation.Page{}, err
+	}
+	return mergePages(pages, q.page.Limit), nil
+}
+
+func mergePages(pages []conversation.Page, limit int) conversation.Page {
+	seen := map[conversation.ID]bool{}
+	var out conversation.Page
+	for _, page := range pages {
+		out.More = out.More || page.More
+		for _, c := range page.Conversations {
+			if !seen[c.ID] {
+				seen[c.ID] = true
+				out.Conversations = append(out.Conversations, c)
+			}
+		}
+	}
+	slices.SortFunc(out.Conversations, func(a, b conversation.Conversation) int {
+		switch {
+		case a.Position().Before(b.Position()):
+			return -1
+		case b.Position().Before(a.Position()):
+			return 1
+		}
+		return 0
+	})
+	if len(out.Conversations) > limit {
+		out.Conversations, out.More = out.Conversations[:limit], true
+	}
+	return out
+}

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"time"
+
+	"steno/functions/chatexport"
+	"steno/functions/exportplan"
+	"steno/functions/groupsync"
+	"steno/functions/internal/funchost"
+	"steno/functions/portal"
+	"steno/shared/azure"
+)
+
+// functions are the use cases behind the folders of this directory.
+type functions struct {
+	sync   *groupsync.Sync
+	plan   *exportplan.Plan
+	export *chatexport.Exporter
+	web    http.Handler
+}
+
+// register binds each folder's function to its code.
+func register(mux *funchost.Mux, f functions) {
+	mux.Timer("groupsync", func(ctx context.Context, _ funchost.TimerInfo) error { return f.sync.Run(ctx) })
+	mux.Timer("exportplan", func(ctx context.Context, _ funchost.TimerInfo) error { return f.plan.Run(ctx) })
+	mux.Queue("chatexport", "window", func(ctx context.Context, m funchost.Message) error { return f.export.Handle(ctx, m.Body) })
+	mux.HTTP("portal", funchost.Route{Pattern: "{*path}", MaxBody: 64 << 10, Timeout: 30 * time.Second}, f.web)
+}
+
+func portalConfig(s settings) portal.Config {
+	return portal.Config{
+		Base: "/" + routePrefix, Tenant: s.tenant, History: s.plan.History,
+		Audience: s.portalAudience, Client: s.portalClient, Scope: s.portalScope,
+		Issuer: s.issuer, KeysURL: s.jwksURL, Authority: s.loginAuthority,
+	}
+}
+
+// parkedMessage is what lies in the queue parked: what could not be handled, where it
+// came from and why.
+type parkedMessage struct {
+	Function string    `json:"function"`
+	Reason   string    `json:"reason"`
+	Message  string    `json:"messageId"`
+	Body     []byte    `json:"body"` // base64, byte for byte
+	At       time.Time `json:"at"`
+}
+
+// park keeps a message that can never succeed in a queue of its own: a custom handler
+// cannot dead-letter with a reason.
+func park(q *azure.Queue) func(context.Context, funchost.Parked) error {
+	return func(ctx context.Context, p funchost.Parked) error {
+		body, err := json.Marshal(parkedMessage{
+			Function: p.Function, Reason: p.Reason, Message: p.Message.ID, Body: p.Message.Body, At: time.Now().UTC(),
+		})
+		if err != nil {
+			return fmt.Errorf("park message: %w", err)
+		}
+		return q.Send(ctx, "parked-"+p.InvocationID, body, time.Time{})
+	}
+}
