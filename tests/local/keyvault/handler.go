@@ -1,7 +1,6 @@
 package keyvault
 
 import (
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/rsa"
@@ -308,8 +307,6 @@ func (k *version) do(op, alg string, in []byte) ([]byte, error) {
 		r.FillBytes(raw[:p256Bytes])
 		s.FillBytes(raw[p256Bytes:])
 		return raw, nil
-	case op == OpSign && alg == "RS256" && k.rsa != nil:
-		return rsa.SignPKCS1v15(nil, k.rsa, crypto.SHA256, in)
 	}
 	return nil, fmt.Errorf("key and algorithm %q are incompatible with %s", alg, op)
 }
