@@ -54,7 +54,7 @@ func servePart[T any](t *Tenant, q *request, path, entity string, all []T, show 
 	for i, v := range page {
 		values[i] = show(v)
 	}
-	body := map[string]any{"@odata.context": context + entity, "value": values}
+	body := map[string]any{"@odata.context": odataContext + entity, "value": values}
 	if q.query.Get("$count") == "true" {
 		body["@odata.count"] = len(all)
 	}
