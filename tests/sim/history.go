@@ -80,6 +80,11 @@ type Version struct {
 	Team         string // the team's id, of channels only
 }
 
+// StoodAt reports whether an export at that time returned this version.
+func (v Version) StoodAt(at time.Time) bool {
+	return !at.Before(v.CurrentFrom) && (v.CurrentTo.IsZero() || at.Before(v.CurrentTo))
+}
+
 // History returns every version of every message that ever stood, by thread in a fixed order, then by message id, then
 // oldest first.
 func (t *Tenant) History() []Version {

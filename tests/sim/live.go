@@ -28,14 +28,14 @@ func (t *Tenant) drawMessage(r *rand.Rand, th *thread, at int64) *message {
 	}
 	from := t.dir.byID[pick(r, th.roster)]
 	d := draft{style: int(mix(string(th.id), at) % escapeStyles), nameless: chance(r, 1, 5)}
-	d.content = drawText(r, 28)
+	d.content = drawText(r, 20)
 	switch r.IntN(16) {
 	case 0, 1, 2:
 		d.plain = true
 	case 3:
 		d.content = "<div>\n<div itemprop=\"copy-paste-block\">" + d.content + "&nbsp;" + drawText(r, 30) + "</div>\n</div>"
 	case 4:
-		d.content = "<p>" + d.content + "</p><ul><li>" + drawText(r, 8) + "</li><li><b>" + drawText(r, 4) + "</b></li></ul><p>" + drawText(r, 60) + "</p>"
+		d.content = "<p>" + d.content + "</p><ul><li>" + drawText(r, 8) + "</li><li><b>" + drawText(r, 4) + "</b></li></ul><p>" + drawText(r, 45) + "</p>"
 	default:
 		d.content = "<p>" + d.content + "</p>"
 	}

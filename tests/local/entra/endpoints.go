@@ -145,7 +145,9 @@ func (e *Entra) appToken(w http.ResponseWriter, form url.Values, client Client) 
 		e.oauthError(w, http.StatusUnauthorized, "invalid_client", 7000218, "The request body must contain the following parameter: 'client_assertion' or 'client_secret'.")
 		return
 	}
-	resource, isDefault := strings.CutSuffix(strings.TrimSpace(form.Get("scope")), "/.default")
+	// Client libraries add OpenID scopes, which mean nothing to an application.
+	asked := slices.DeleteFunc(strings.Fields(form.Get("scope")), isOpenID)
+	resource, isDefault := strings.CutSuffix(strings.Join(asked, " "), "/.default")
 	if !isDefault {
 		e.oauthError(w, http.StatusBadRequest, "invalid_scope", 1002012, "The provided value for scope is not valid. Client credential flows must have a scope value with /.default suffixed to the resource identifier.")
 		return
@@ -255,7 +257,7 @@ func (e *Entra) clientInfo(person string) string {
 func (e *Entra) resource(scope string) (api string, words []string, invalid string) {
 	var openid []string
 	for _, s := range strings.Fields(scope) {
-		if slices.Contains([]string{"openid", "profile", "email", "offline_access"}, s) {
+		if isOpenID(s) {
 			openid = append(openid, s)
 			continue
 		}
@@ -279,6 +281,10 @@ func (e *Entra) resource(scope string) (api string, words []string, invalid stri
 		return graphAppID, openid, ""
 	}
 	return api, words, ""
+}
+
+func isOpenID(scope string) bool {
+	return slices.Contains([]string{"openid", "profile", "email", "offline_access"}, scope)
 }
 
 func invalidScope(scope string) string {

@@ -242,6 +242,16 @@ func (e *Entra) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e.mux.ServeHTTP(w, r)
 }
 
+// Mount registers the stand-in with a mux that other handlers share: under the path of Config.Base, and under the
+// tenant's id at the root, because azidentity keeps only the host of an authority and asks for
+// /{tenant}/v2.0/.well-known/openid-configuration there. What it finds in that document leads back under Base.
+func (e *Entra) Mount(mux *http.ServeMux) {
+	mux.Handle(e.prefix+"/", e)
+	if e.prefix != "" {
+		mux.Handle("/"+e.cfg.Tenant+"/", e)
+	}
+}
+
 type tenantKey struct{}
 
 // tenanted admits requests that name this tenant, or `common` and `organizations`, which know no tenant until
