@@ -1,0 +1,152 @@
+// The demo starts the whole of Steno on this machine against a simulated Teams
+// tenant. With -check it runs the story once and compares the archive with the
+// tenant's full history; the last line is one JSON object with the counts.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"steno/tests/sim"
+	"steno/tests/world"
+)
+
+type options struct {
+	check    bool
+	faults   bool
+	messages int
+	people   int
+	seed     uint64
+	addr     string
+	app      string
+	verbose  bool
+}
+
+func main() {
+	var o options
+	flag.BoolVar(&o.check, "check", false, "run the story once, compare the archive with the tenant, and exit")
+	flag.BoolVar(&o.faults, "faults", true, "with -check: let the tenant misbehave")
+	flag.IntVar(&o.messages, "messages", 1000, "messages of history in the tenant")
+	flag.IntVar(&o.people, "people", 40, "people in the tenant")
+	flag.Uint64Var(&o.seed, "seed", 1, "seed of the tenant")
+	flag.StringVar(&o.addr, "addr", "127.0.0.1:8443", "where the portal listens; with -check any free port")
+	flag.StringVar(&o.app, "app", "", "staged app; empty stages one")
+	flag.BoolVar(&o.verbose, "v", false, "print the lines of the app")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, o)
+	stop()
+	if err != nil && !errors.Is(err, context.Canceled) {
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, o options) (err error) {
+	started := time.Now()
+	say := func(s string) { fmt.Printf("%6.1fs  %s\n", time.Since(started).Seconds(), s) }
+	dir, remove, err := world.TempDir()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, remove()) }()
+	if o.app == "" {
+		o.app = filepath.Join(dir, "app")
+		say("building and staging the functions app")
+		if err := stage(ctx, o.app); err != nil {
+			return err
+		}
+	}
+	c := world.Config{
+		Dir: dir, AppDir: o.app, Addr: o.addr, Progress: func(s string) { say("starting " + s) }, Timers: !o.check,
+		Sim:      sim.Config{Seed: o.seed, People: o.people, Messages: o.messages, Span: 10 * 24 * time.Hour},
+		Settings: demoSettings(),
+	}
+	if o.verbose {
+		c.Log = os.Stderr
+	}
+	if o.check {
+		c.Addr = ""
+		c.Settings = checkSettings()
+	}
+	w, err := world.Start(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.Stop()) }()
+	say(fmt.Sprintf("handler ready in %s", w.Host.ReadyIn().Round(time.Millisecond)))
+	if o.check {
+		return check(ctx, w, o, started)
+	}
+	return live(ctx, w, say)
+}
+
+// stage builds the handler and stages the app as it is deployed.
+func stage(ctx context.Context, out string) error {
+	cmd := exec.CommandContext(ctx, "go", "run", "./infra/package", "-out", out)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("stage the app (run from the project's root): %w", err)
+	}
+	return nil
+}
+
+// demoSettings compress time: what happens once a day in production happens every few
+// seconds here, and history reaches back over the tenant's ten days.
+func demoSettings() map[string]string {
+	return map[string]string{
+		"STENO_EXPORT_HISTORY":      "264h",
+		"STENO_EXPORT_LAG":          "2s",
+		"STENO_EXPORT_PERIOD":       "5s",
+		"STENO_EXPORT_PASSES":       "0s,60s",
+		"STENO_GRAPH_RATE":          "100",
+		"STENO_EXPORTPLAN_SCHEDULE": "*/10 * * * * *",
+		"STENO_GROUPSYNC_SCHEDULE":  "0 * * * * *",
+	}
+}
+
+// live runs until it is interrupted.
+func live(ctx context.Context, w *world.World, say func(string)) error {
+	say("reading role groups")
+	if err := w.Host.RunTimer(ctx, "groupsync"); err != nil {
+		return err
+	}
+	say("planning the export of ten days of history")
+	if err := w.Host.RunTimer(ctx, "exportplan"); err != nil {
+		return err
+	}
+	a, err := w.Archive()
+	if err != nil {
+		return err
+	}
+	if err := firstConversation(ctx, a); err != nil {
+		return err
+	}
+	say("the first conversation is in the archive")
+	printSignIns(w)
+	return w.Tenant.Live(ctx, 0.5)
+}
+
+func printSignIns(w *world.World) {
+	fmt.Printf("\nSteno is running. Open\n\n    %s/steno/\n\nThe certificate is a throw-away one, so the browser asks once. Sign in by choosing a person:\n\n", w.Origin)
+	for _, g := range []string{sim.SupervisorsEquities, sim.SupervisorsRates, sim.Compliance, sim.Administrators, sim.Auditors} {
+		for _, id := range w.Tenant.UsersIn(g) {
+			for _, p := range w.Tenant.People() {
+				if p.ID == id {
+					fmt.Printf("    %-28s %s\n", p.DisplayName, g)
+				}
+			}
+		}
+	}
+	fmt.Printf("\nPeople keep chatting; new messages reach the archive every ten seconds (in production: once a day and by notification).\n")
+	fmt.Printf("Start a timer by hand:  curl -k -X POST -H 'x-functions-key: %s' -H 'content-type: application/json' -d '{}' %s/admin/functions/exportplan\n", world.MasterKey, w.Origin)
+	fmt.Printf("Press Ctrl-C to stop. Nothing is kept.\n\n")
+}

@@ -1,0 +1,164 @@
+package world
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/data/aztables"
+	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azkeys"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
+
+	"steno/shared/azure"
+	"steno/shared/conversation"
+	"steno/shared/custody"
+	"steno/shared/evidence"
+	"steno/shared/teams"
+)
+
+// Archive reads a world's archive from outside the app, with the app's own identity.
+type Archive struct {
+	Catalog  *azure.Catalog
+	Evidence *evidence.Store
+	Roster   *azure.Roster
+	Trail    custody.Log
+	tenant   teams.TenantID
+	blobs    *container.Client
+}
+
+// Archive opens the archive.
+func (w *World) Archive() (*Archive, error) {
+	opts := azcore.ClientOptions{Transport: w.CA.Client()}
+	tables, err := aztables.NewServiceClient(w.Storage.TableURL, w.Credential, &aztables.ClientOptions{ClientOptions: opts})
+	if err != nil {
+		return nil, err
+	}
+	blobs, err := container.NewClient(w.Storage.BlobURL+"/"+Container, w.Credential, &container.ClientOptions{ClientOptions: opts})
+	if err != nil {
+		return nil, err
+	}
+	keys, err := azkeys.NewClient(w.VaultURL, w.Credential, &azkeys.ClientOptions{ClientOptions: opts, DisableChallengeResourceVerification: true})
+	if err != nil {
+		return nil, err
+	}
+	vault, err := url.Parse(w.VaultURL)
+	if err != nil {
+		return nil, err
+	}
+	store, err := evidence.New(evidence.Config{
+		Blobs: azure.NewBlobs(blobs), Keys: azure.NewKeys(tables), Vault: azure.NewVault(keys, VaultKey), VaultHosts: []string{vault.Host},
+	})
+	if err != nil {
+		return nil, err
+	}
+	tenant := teams.TenantID(w.Tenant.ID())
+	return &Archive{
+		Catalog: azure.NewCatalog(tenant, tables), Evidence: store, Roster: azure.NewRoster(tenant, tables),
+		Trail: custody.Log{Trail: azure.NewTrail(tenant, tables)}, tenant: tenant, blobs: blobs,
+	}, nil
+}
+
+// Item is one message version as it lies in evidence.
+type Item struct {
+	Conversation conversation.ID
+	Object       string
+	Message      conversation.Message
+}
+
+// Contents is everything an archive holds.
+type Contents struct {
+	Conversations []conversation.Conversation
+	Items         []Item
+	Objects       int
+	Receipts      int
+	// Missing lists objects that the catalog promises and storage lacks.
+	Missing []string
+	// Orphans lists blobs that no conversation knows of.
+	Orphans []string
+}
+
+// Read opens every object of every conversation from..to and compares storage with
+// the catalog in both directions.
+func (a *Archive) Read(ctx context.Context, from, to time.Time) (Contents, error) {
+	var c Contents
+	known := map[string]bool{}
+	page := conversation.PageRequest{}
+	for {
+		got, err := a.Catalog.ByTime(ctx, from, to, page)
+		if err != nil {
+			return c, err
+		}
+		for _, conv := range got.Conversations {
+			if err := a.readConversation(ctx, conv, known, &c); err != nil {
+				return c, err
+			}
+		}
+		if !got.More {
+			break
+		}
+		page.After = got.Conversations[len(got.Conversations)-1].Position()
+	}
+	pager := a.blobs.NewListBlobsFlatPager(nil)
+	for pager.More() {
+		list, err := pager.NextPage(ctx)
+		if err != nil {
+			return c, fmt.Errorf("list blobs: %w", err)
+		}
+		for _, b := range list.Segment.BlobItems {
+			if !known[*b.Name] {
+				c.Orphans = append(c.Orphans, *b.Name)
+			}
+		}
+	}
+	return c, nil
+}
+
+func (a *Archive) readConversation(ctx context.Context, conv conversation.Conversation, known map[string]bool, c *Contents) error {
+	slice, err := a.Catalog.Slice(ctx, conv.ID)
+	if err != nil {
+		return err
+	}
+	c.Conversations = append(c.Conversations, slice.Conversation)
+	c.Receipts += len(slice.Receipts)
+	receipt, err := a.Trail.Append(ctx, custody.Event{
+		Tenant: a.tenant, Action: custody.SystemRead, System: "archive-check", Item: string(conv.ID), Reason: "comparison with the tenant",
+	})
+	if err != nil {
+		return err
+	}
+	for _, o := range slice.Objects {
+		ref := evidence.Ref{Tenant: a.tenant, Unit: string(conv.ID), Object: o.Name}
+		obj, err := a.Evidence.Open(ctx, ref, receipt)
+		if errors.Is(err, evidence.ErrNotFound) {
+			c.Missing = append(c.Missing, o.Name)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		known[string(a.tenant)+"/"+string(conv.ID)+"/"+o.Name] = true
+		plain, err := obj.ReadAll(1 << 30)
+		if err != nil {
+			return err
+		}
+		h, items, err := conversation.DecodeBatch(plain)
+		if err != nil {
+			return fmt.Errorf("object %s: %w", o.Name, err)
+		}
+		if len(items) != len(o.Versions) {
+			return fmt.Errorf("object %s holds %d versions, its row lists %d", o.Name, len(items), len(o.Versions))
+		}
+		c.Objects++
+		for i, raw := range items {
+			m := conversation.ReadMessage(raw, h.Custodian)
+			if m.VersionKey != o.Versions[i].VersionKey {
+				return fmt.Errorf("object %s: version %d is not the one its row lists", o.Name, i)
+			}
+			c.Items = append(c.Items, Item{conv.ID, o.Name, m})
+		}
+	}
+	return nil
+}
