@@ -220,7 +220,7 @@ func TestPeopleOutsideEveryScopeGroupTalkAmongThemselvesEvenInTheSmallestHistory
 }
 
 func TestHistoryHoldsEveryKindOfMessage(t *testing.T) {
-	f := newFixture(t, sim.Config{Messages: 20_000})
+	f := newFixture(t, sim.Config{Messages: 8_000})
 	all := map[string]int{}
 	smallest, largest := 1<<20, 0
 	for _, v := range f.History() {
