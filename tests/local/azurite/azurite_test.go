@@ -18,9 +18,11 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -329,16 +331,72 @@ func TestFaultyConfigIsRefused(t *testing.T) {
 	}
 }
 
-func TestInstallIsDoneOnce(t *testing.T) {
-	var first, second bytes.Buffer
-	if err := azurite.Install(ctx(t), &first); err != nil {
+func TestInstallIsDoneOnceAndAgainWhenTheLockFileChanges(t *testing.T) {
+	dir := t.TempDir()
+	write := func(version string) {
+		for name, text := range map[string]string{
+			"package.json":      `{"name":"empty","version":"%[1]s"}`,
+			"package-lock.json": `{"name":"empty","version":"%[1]s","lockfileVersion":3,"packages":{"":{"name":"empty","version":"%[1]s"}}}`,
+		} {
+			if err := os.WriteFile(filepath.Join(dir, name), fmt.Appendf(nil, text, version), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	// runs starts installations side by side and counts those that ran npm.
+	runs := func() (ran int) {
+		var logs [3]bytes.Buffer
+		var all sync.WaitGroup
+		for i := range logs {
+			all.Go(func() {
+				if err := azurite.InstallIn(ctx(t), dir, &logs[i]); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		for i := range logs {
+			if logs[i].Len() > 0 {
+				ran++
+			}
+		}
+		return ran
+	}
+	for _, version := range []string{"1.0.0", "2.0.0"} {
+		write(version)
+		if ran := runs(); ran != 1 {
+			t.Errorf("version %s: npm ran %d times", version, ran)
+		}
+		if ran := runs(); ran != 0 {
+			t.Errorf("version %s: npm ran %d times again", version, ran)
+		}
+	}
+}
+
+func TestHostStyleAddressesMeetThePolicyToo(t *testing.T) {
+	certFile, keyFile, trusting := certificate(t)
+	a := start(t, azurite.Config{CertFile: certFile, KeyFile: keyFile})
+	u := must[*url.URL](t)(url.Parse(a.BlobURL))
+	transport := trusting.Transport.(*http.Transport)
+	transport.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, u.Host)
+	}
+	cred := must[*azblob.SharedKeyCredential](t)(azblob.NewSharedKeyCredential(a.Name(), a.Key()))
+	c := must[*azblob.Client](t)(azblob.NewClientWithSharedKeyCredential(
+		"https://"+a.Name()+".blob.localhost:"+u.Port(), cred,
+		&azblob.ClientOptions{ClientOptions: policy.ClientOptions{Transport: trusting}}))
+	if _, err := c.CreateContainer(ctx(t), "box", nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := azurite.Install(ctx(t), &second); err != nil {
+	if err := a.SetContainerDefault("box", worm.Locked, 1); err != nil {
 		t.Fatal(err)
 	}
-	if second.Len() != 0 {
-		t.Errorf("a second install ran npm: %s", second.String())
+	if _, err := c.UploadBuffer(ctx(t), "box", "b", []byte("kept"), nil); err != nil {
+		t.Fatal(err)
+	}
+	_, err := c.DeleteBlob(ctx(t), "box", "b", nil)
+	if e, ok := errors.AsType[*azcore.ResponseError](err); !ok || e.ErrorCode != "BlobImmutableDueToPolicy" {
+		t.Errorf("delete under a policy: %v", err)
 	}
 }
 
