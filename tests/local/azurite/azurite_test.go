@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
@@ -191,19 +192,32 @@ func TestQueueMessagesReturnUntilDeleted(t *testing.T) {
 	}
 }
 
-// certificate writes a self-signed certificate for loopback and returns the
-// files and a client that trusts it.
+// certificate writes a certificate for loopback, issued by an authority of its
+// own, and returns the files and a client that trusts the authority.
 func certificate(t *testing.T) (certFile, keyFile string, trusting *http.Client) {
 	t.Helper()
-	key := must[*ecdsa.PrivateKey](t)(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1),
-		NotBefore:    time.Now().Add(-time.Hour),
-		NotAfter:     time.Now().Add(time.Hour),
+	generate := func() *ecdsa.PrivateKey {
+		return must[*ecdsa.PrivateKey](t)(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	}
+	caKey, key := generate(), generate()
+	ca := &x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		Subject:               pkix.Name{CommonName: "throw-away authority"},
+		NotBefore:             time.Now().Add(-time.Hour),
+		NotAfter:              time.Now().Add(time.Hour),
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageCertSign,
+	}
+	caDER := must[[]byte](t)(x509.CreateCertificate(rand.Reader, ca, ca, caKey.Public(), caKey))
+	leaf := &x509.Certificate{
+		SerialNumber: big.NewInt(2),
+		NotBefore:    ca.NotBefore,
+		NotAfter:     ca.NotAfter,
 		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
 		DNSNames:     []string{"localhost", "devstoreaccount1.blob.localhost"},
 	}
-	der := must[[]byte](t)(x509.CreateCertificate(rand.Reader, template, template, key.Public(), key))
+	der := must[[]byte](t)(x509.CreateCertificate(rand.Reader, leaf, ca, key.Public(), caKey))
 	pkcs8 := must[[]byte](t)(x509.MarshalPKCS8PrivateKey(key))
 	dir := t.TempDir()
 	certFile, keyFile = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
@@ -215,7 +229,7 @@ func certificate(t *testing.T) (certFile, keyFile string, trusting *http.Client)
 		}
 	}
 	roots := x509.NewCertPool()
-	roots.AddCert(must[*x509.Certificate](t)(x509.ParseCertificate(der)))
+	roots.AddCert(must[*x509.Certificate](t)(x509.ParseCertificate(caDER)))
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}
 	t.Cleanup(transport.CloseIdleConnections)
 	return certFile, keyFile, &http.Client{Transport: transport}

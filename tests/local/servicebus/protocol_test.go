@@ -296,6 +296,14 @@ func TestUndecodableMessageIsRejected(t *testing.T) {
 	}
 }
 
+func TestDeliveryTagIsTheLockTokenAsAGuid(t *testing.T) {
+	token := amqp.UUID{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
+	want := []byte{3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15}
+	if got := deliveryTag(token); !bytes.Equal(got, want) {
+		t.Errorf("tag %v, want %v", got, want)
+	}
+}
+
 func TestDuplicateWindowIsPruned(t *testing.T) {
 	n := startNamespace(t, Queue{Name: "q", DuplicateWindow: time.Nanosecond})
 	q := n.queues["q"]

@@ -263,7 +263,7 @@ func (p *Proxy) forgetContainer(container string) error {
 		if n.container != container {
 			continue
 		}
-		if err := p.journal.append(entry{Container: n.container, Blob: n.blob, Gone: true}); err != nil {
+		if err := p.journal.append(entry{Container: n.container, Blob: n.blob}); err != nil {
 			return err
 		}
 		delete(p.protected, n)
