@@ -207,6 +207,9 @@ func TestPeekShowsEveryStateAndChangesNone(t *testing.T) {
 		}
 		for _, m := range got {
 			bodies, states = append(bodies, string(m.Body)), append(states, m.State)
+			if m.LockToken != [16]byte{} || m.LockedUntil != nil {
+				t.Errorf("peeking at %s gave away its lock", m.Body)
+			}
 		}
 	}
 	if !slices.Equal(bodies, []string{"deferred", "locked", "scheduled", "active"}) {
