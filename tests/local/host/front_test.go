@@ -58,10 +58,10 @@ func TestRoutesAreChosenByPrecedenceAndMethod(t *testing.T) {
 	}{
 		{"GET", "/api/items/7", "item", 200},
 		{"GET", "/api/items/7/a", "item", 200},
-		{"GET", "/API/Items/7", "item", 404}, // the host forwards; the handler knows no such path in capitals
+		{"GET", "/API/Items/7", "item", 200},
 		{"POST", "/api/items/7", "portal", 200},
 		{"GET", "/api/items/7/a/b", "portal", 200},
-		{"GET", "/api", "portal", 404},
+		{"GET", "/api", "portal", 200},
 		{"GET", "/api/x/", "portal", 200},
 		{"GET", "/api/error", "portal", 500},
 		{"GET", "/", "", 404},
@@ -74,21 +74,15 @@ func TestRoutesAreChosenByPrecedenceAndMethod(t *testing.T) {
 	} {
 		before := len(h.Invocations())
 		status, _ := get(t, h, tt.method, tt.path, "", nil)
-		inv := h.Invocations()[before:]
-		function := ""
-		if len(inv) == 1 {
-			function = inv[0].Function
+		if status != tt.status {
+			t.Errorf("%s %s: status %d, want %d", tt.method, tt.path, status, tt.status)
 		}
-		if function == "item" && tt.path[1] == 'A' {
+		if tt.function == "" {
 			continue
 		}
-		if status != tt.status || function != tt.function {
-			t.Errorf("%s %s: status %d by %q, want %d by %q", tt.method, tt.path, status, function, tt.status, tt.function)
-		}
-		for _, i := range inv {
-			if !i.OK() {
-				t.Errorf("%s %s: a proxied answer counts as failed: %v", tt.method, tt.path, i.Err)
-			}
+		eventually(t, "invocation recorded", func() bool { return len(h.Invocations()) == before+1 })
+		if i := h.Invocations()[before]; i.Function != tt.function || !i.OK() || i.Status != tt.status {
+			t.Errorf("%s %s: invocation %+v, want one of %q that did not fail", tt.method, tt.path, i, tt.function)
 		}
 	}
 	if calls := inspect(t, h, "/ok"); len(calls) != 0 {
