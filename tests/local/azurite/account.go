@@ -46,7 +46,8 @@ type Config struct {
 	// and its times, not its signature.
 	OAuth bool
 
-	Log io.Writer // output of npm and Azurite; nil = discard
+	Log io.Writer        // output of npm and Azurite; nil = discard
+	Now func() time.Time // clock of the write-once proxy; nil = time.Now
 }
 
 // An Account is a running storage account. Its methods may be called from any
@@ -143,7 +144,7 @@ func (a *Account) serve(cfg Config, own *tls.Config) error {
 	if err != nil {
 		return err
 	}
-	proxy := worm.Config{Upstream: blob, Transport: a.upward, Exists: exists, Observe: a.counts.add}
+	proxy := worm.Config{Upstream: blob, Transport: a.upward, Exists: exists, Now: cfg.Now, Observe: a.counts.add}
 	if cfg.Dir != "" {
 		proxy.Journal = filepath.Join(cfg.Dir, "immutability.jsonl")
 	}
@@ -252,4 +253,3 @@ func (a *Account) shutdown() error {
 	}
 	return errors.Join(append(faults, a.azurite.stop())...)
 }
-

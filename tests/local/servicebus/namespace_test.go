@@ -263,6 +263,7 @@ func TestCompetingReceiversGetEachMessageOnce(t *testing.T) {
 	var mu sync.Mutex
 	seen := map[string]int{}
 	ctx, cancel := context.WithCancel(withTimeout(t))
+	defer cancel()
 	var wg sync.WaitGroup
 	for range 2 {
 		r := receiver(t, dial(t, n), "q")
