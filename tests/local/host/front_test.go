@@ -1,10 +1,12 @@
 package host_test
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -193,5 +195,23 @@ func TestAbsoluteFormTargetIsRefused(t *testing.T) {
 	}
 	if b, err := io.ReadAll(c); err != nil || !strings.HasPrefix(string(b), "HTTP/1.1 400 ") {
 		t.Errorf("answer %q, %v", b, err)
+	}
+}
+
+func TestAppIsServedOverTLS(t *testing.T) {
+	other := httptest.NewTLSServer(http.NotFoundHandler()) // for its certificate and a client that trusts it
+	defer other.Close()
+	h := start(t, webApp(), func(c *host.Config) { c.TLS = &tls.Config{Certificates: other.TLS.Certificates} })
+	req, err := http.NewRequestWithContext(t.Context(), "GET", h.URL()+"/api/x", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := other.Client().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if !strings.HasPrefix(h.URL(), "https://") || resp.StatusCode != http.StatusOK {
+		t.Errorf("%s answered %d", h.URL(), resp.StatusCode)
 	}
 }
