@@ -182,16 +182,11 @@ func (e *Exporter) read(ctx context.Context, w conversation.Window) error {
 	if err != nil {
 		return err
 	}
-	finished := func(part conversation.Window) bool {
-		return slices.ContainsFunc(done, func(d conversation.WindowDone) bool { return d.Contains(part) })
-	}
-	todo := []conversation.Window{w}
+	todo := w.Uncovered(done)
+	slices.Reverse(todo)
 	for len(todo) > 0 {
 		part := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
-		if finished(part) {
-			continue
-		}
 		pages, whole, err := e.pages(ctx, part)
 		if err != nil {
 			return err
@@ -294,14 +289,7 @@ func (e *Exporter) missed(ctx context.Context, w conversation.Window, added int)
 	if err != nil {
 		return err
 	}
-	slices.SortFunc(done, func(a, b conversation.WindowDone) int { return a.From.Compare(b.From) })
-	reached := w.From
-	for _, d := range done {
-		if !d.From.After(reached) && d.To.After(reached) {
-			reached = d.To
-		}
-	}
-	if reached.Before(w.To) {
+	if len(w.Uncovered(done)) > 0 {
 		e.log.InfoContext(ctx, "a later pass overtook an earlier one", slog.String("window", w.Key()), slog.Int("new", added))
 		return nil
 	}
