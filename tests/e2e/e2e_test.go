@@ -198,7 +198,8 @@ func TestKillingTheHandlerAnywhereEndsInTheSameArchive(t *testing.T) {
 	r := w.Compare(contents(t, w), runs)
 	// A version that was claimed, not stored, and edited before anybody could read it
 	// again was never captured by a run that ended: Compare does not expect it then.
-	if !r.OK {
+	// Dead-lettered windows are planned again, so they are no loss.
+	if !r.Faithful() {
 		t.Errorf("after %d kills archive and tenant differ: %+v", n, r)
 	}
 	t.Logf("%d kills, %d handler starts", n, w.Host.HandlerStarts())
@@ -206,8 +207,8 @@ func TestKillingTheHandlerAnywhereEndsInTheSameArchive(t *testing.T) {
 
 func TestAUserRemovedAtNoonStaysRecordedUntilNoon(t *testing.T) {
 	w, _ := start(t, world.Config{Sim: sim.Config{Seed: 4, People: 30, Messages: 200}})
+	leaver, thread := newcomer(t, w)
 	runTimer(t, w, "groupsync")
-	leaver, thread := leaverAndThread(t, w)
 	before, err := w.Tenant.Send(thread, leaver, "<p>before noon</p>")
 	if err != nil {
 		t.Fatal(err)
@@ -249,31 +250,24 @@ func TestAUserRemovedAtNoonStaysRecordedUntilNoon(t *testing.T) {
 	}
 }
 
-// leaverAndThread finds a recorded user who is so by direct membership alone, and a chat
-// of hers with nobody else who is recorded.
-func leaverAndThread(t *testing.T, w *world.World) (sim.PersonID, sim.ThreadID) {
+// newcomer finds somebody who is not recorded and chats with nobody who is, and makes
+// her recorded.
+func newcomer(t *testing.T, w *world.World) (sim.PersonID, sim.ThreadID) {
 	t.Helper()
-	group, _ := w.Tenant.Group(sim.RecordedEquities)
-	for _, m := range group.Members {
-		if m.Type != "user" {
+	for _, th := range w.Tenant.Threads() {
+		if !slices.Contains([]sim.Kind{sim.OneOnOne, sim.GroupChat, sim.Meeting}, th.Kind) || recorded(w, th.Members) {
 			continue
 		}
-		person := sim.PersonID(m.ID)
-		if err := w.Tenant.RemoveMember(sim.RecordedEquities, person); err != nil {
-			t.Fatal(err)
-		}
-		direct := !recorded(w, []sim.PersonID{person})
-		if err := w.Tenant.AddMember(sim.RecordedEquities, person); err != nil {
-			t.Fatal(err)
-		}
-		for _, th := range w.Tenant.Threads() {
-			others := slices.DeleteFunc(slices.Clone(th.Members), func(p sim.PersonID) bool { return p == person })
-			if direct && slices.Contains([]sim.Kind{sim.OneOnOne, sim.GroupChat, sim.Meeting}, th.Kind) && slices.Contains(th.Members, person) && !recorded(w, others) {
-				return person, th.ID
+		for _, p := range w.Tenant.People() {
+			if slices.Contains(th.Members, p.ID) && p.UserType == "Member" {
+				if err := w.Tenant.AddMember(sim.RecordedEquities, p.ID); err != nil {
+					t.Fatal(err)
+				}
+				return p.ID, th.ID
 			}
 		}
 	}
-	t.Fatal("no recorded user chats with people outside alone; choose another seed")
+	t.Fatal("no chat without recorded users; choose another seed")
 	return "", ""
 }
 
