@@ -56,8 +56,8 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	code := m.Run()
-	if dir, err := staged(); err == nil {
-		if err := os.RemoveAll(filepath.Dir(dir)); err != nil {
+	if stagedIn != "" {
+		if err := os.RemoveAll(stagedIn); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
 	}

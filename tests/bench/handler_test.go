@@ -10,12 +10,16 @@ import (
 	"time"
 )
 
+// stagedIn is what TestMain removes in the end, empty if nothing was staged.
+var stagedIn string
+
 // staged stages the built app once a process.
 var staged = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "steno-bench-")
 	if err != nil {
 		return "", err
 	}
+	stagedIn = dir
 	dir = filepath.Join(dir, "app")
 	cmd := exec.Command("go", "run", "./infra/package", "-out", dir)
 	cmd.Dir = "../.."
