@@ -15,7 +15,7 @@ import (
 // Modality is the kind of communication.
 type Modality string
 
-// The modalities captured so far.
+// Chat is everything written: 1:1, group and meeting chats.
 const Chat Modality = "chat"
 
 // ThreadKey stands for a thread in stored keys and URLs: 32 characters of
