@@ -35,6 +35,7 @@ type settings struct {
 
 	plan       exportplan.Config
 	claimLease time.Duration
+	retryWait  time.Duration
 
 	blobURL, tableURL, container string
 	vaultURL, vaultKey           string
@@ -75,6 +76,8 @@ func readSettings(environ []string) (settings, *config.Reader, error) {
 		r.Fault("STENO_EXPORT_PASSES", errors.New("want 1 to 9 passes"))
 	}
 	s.claimLease = r.Duration("STENO_CLAIM_LEASE", 0, time.Second, 24*time.Hour)
+
+	s.retryWait = r.Duration("STENO_EXPORT_RETRY_WAIT", 0, time.Millisecond, time.Hour)
 
 	s.blobURL = r.URL("STENO_BLOB_URL")
 	s.tableURL = r.URL("STENO_TABLE_URL")

@@ -101,7 +101,7 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 
 	sync := groupsync.New(groupsync.Config{Tenant: s.tenant, Groups: s.roleGroups, MaxDrop: s.maxDrop}, people, roster, trail, log)
 	plan := exportplan.New(s.plan, roster, catalog, windows, log)
-	export := chatexport.New(chatexport.Config{Tenant: s.tenant, History: s.plan.History, ClaimLease: s.claimLease},
+	export := chatexport.New(chatexport.Config{Tenant: s.tenant, History: s.plan.History, ClaimLease: s.claimLease, RetryWait: s.retryWait},
 		graph, roster, catalog, store, windows, log)
 	web, err := portal.New(portalConfig(s), portal.Stores{Catalog: catalog, Roster: roster, Evidence: store, Trail: trail}, log)
 	if err != nil {

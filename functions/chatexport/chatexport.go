@@ -38,8 +38,8 @@ const (
 	DefaultClaimLease = 15 * time.Minute
 	// MaxAttempts is how often a window is put back before it is parked.
 	MaxAttempts = 20
-	// firstWait is how long a window that was put back rests, times its attempt.
-	firstWait = 15 * time.Second
+	// DefaultRetryWait is how long a window that was put back rests, times its attempt.
+	DefaultRetryWait = 15 * time.Second
 	// parallel is how many conversations of a page are stored at the same time.
 	parallel = 4
 	// maxVersions is the most versions one evidence object holds; its row lists them.
@@ -71,6 +71,9 @@ type Config struct {
 	History time.Duration // as in exportplan
 	// ClaimLease is how old an unfinished claim must be to be replaced; 0 means DefaultClaimLease.
 	ClaimLease time.Duration
+	// RetryWait is how long a window that could not be read rests before it is tried
+	// again, times the attempt; 0 means DefaultRetryWait.
+	RetryWait time.Duration
 }
 
 // Exporter handles messages of the queue chat-export. It is safe for many at once.
@@ -91,6 +94,9 @@ type Exporter struct {
 func New(c Config, g graph, r policy.Roster, cat conversation.Catalog, s store, q queue, log *slog.Logger) *Exporter {
 	if c.ClaimLease == 0 {
 		c.ClaimLease = DefaultClaimLease
+	}
+	if c.RetryWait == 0 {
+		c.RetryWait = DefaultRetryWait
 	}
 	return &Exporter{config: c, graph: g, roster: r, catalog: cat, store: s, queue: q, log: log, stored: map[string]bool{}}
 }
@@ -157,9 +163,9 @@ func (e *Exporter) judge(ctx context.Context, w conversation.Window, err error) 
 	if encErr != nil {
 		return errors.Join(err, encErr)
 	}
-	wait := time.Duration(w.Attempt) * firstWait
+	wait := time.Duration(w.Attempt) * e.config.RetryWait
 	if errors.Is(err, errLater) {
-		wait = firstWait / 5
+		wait = e.config.RetryWait / 5
 	}
 	if sendErr := e.queue.Send(ctx, w.MessageID(), body, time.Now().Add(wait)); sendErr != nil {
 		return errors.Join(err, sendErr)
@@ -271,12 +277,36 @@ func (e *Exporter) keep(ctx context.Context, w conversation.Window, pages []msgr
 	}
 	result.New, result.At = added, time.Now().UTC()
 	if w.Pass > 1 && added > 0 {
-		e.log.ErrorContext(ctx, "a later pass found versions that the first had missed",
-			slog.String("alarm", "second-pass"), slog.String("window", w.Key()), slog.Any("person", w.Custodian), slog.Int("new", added))
+		if err := e.missed(ctx, w, added); err != nil {
+			return err
+		}
 	}
 	if err := e.catalog.FinishWindow(ctx, result, touched); err != nil {
 		return fmt.Errorf("window %s: %w", w.Key(), err)
 	}
+	return nil
+}
+
+// missed raises the alarm if an earlier pass had finished the stretch and left
+// versions behind. If it had not, this pass has merely overtaken it.
+func (e *Exporter) missed(ctx context.Context, w conversation.Window, added int) error {
+	done, err := e.catalog.FinishedWindows(ctx, w.Custodian, w.Pass-1, w.From.Add(-conversation.MaxWindow), w.To.Add(conversation.MaxWindow))
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(done, func(a, b conversation.WindowDone) int { return a.From.Compare(b.From) })
+	reached := w.From
+	for _, d := range done {
+		if !d.From.After(reached) && d.To.After(reached) {
+			reached = d.To
+		}
+	}
+	if reached.Before(w.To) {
+		e.log.InfoContext(ctx, "a later pass overtook an earlier one", slog.String("window", w.Key()), slog.Int("new", added))
+		return nil
+	}
+	e.log.ErrorContext(ctx, "a later pass found versions that an earlier one had missed",
+		slog.String("alarm", "second-pass"), slog.String("window", w.Key()), slog.Any("person", w.Custodian), slog.Int("new", added))
 	return nil
 }
 

@@ -31,6 +31,12 @@ type Blobs struct {
 // NewBlobs returns the store over a container that exists.
 func NewBlobs(c *container.Client) *Blobs { return &Blobs{c: c} }
 
+// filled are the codes that say that a name is taken: by an unprotected blob, by one
+// under a policy, by one under a hold.
+var filled = []bloberror.Code{
+	bloberror.BlobAlreadyExists, bloberror.ConditionNotMet, bloberror.BlobImmutableDueToPolicy, "BlobImmutableDueToLegalHold",
+}
+
 // Create costs one write operation.
 func (b *Blobs) Create(ctx context.Context, name string, body []byte) error {
 	_, err := b.c.NewBlockBlobClient(name).Upload(ctx, streaming.NopCloser(bytes.NewReader(body)), &blockblob.UploadOptions{
@@ -39,9 +45,7 @@ func (b *Blobs) Create(ctx context.Context, name string, body []byte) error {
 		},
 		HTTPHeaders: &blob.HTTPHeaders{BlobContentType: to.Ptr("application/octet-stream")},
 	})
-	// A protected blob answers BlobImmutableDueToPolicy where a free one answers
-	// BlobAlreadyExists; both say that the name is filled.
-	if bloberror.HasCode(err, bloberror.BlobAlreadyExists, bloberror.BlobImmutableDueToPolicy, bloberror.ConditionNotMet) {
+	if bloberror.HasCode(err, filled...) {
 		return evidence.ErrExists
 	}
 	if err != nil {

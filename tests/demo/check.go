@@ -20,11 +20,12 @@ const lag = 500 * time.Millisecond
 // checkSettings plan windows when told, each stretch read twice.
 func checkSettings() map[string]string {
 	return map[string]string{
-		"STENO_EXPORT_HISTORY": "264h",
-		"STENO_EXPORT_LAG":     lag.String(),
-		"STENO_EXPORT_PERIOD":  "1s",
-		"STENO_EXPORT_PASSES":  "0s,1s",
-		"STENO_GRAPH_RATE":     "200",
+		"STENO_EXPORT_HISTORY":    "264h",
+		"STENO_EXPORT_LAG":        lag.String(),
+		"STENO_EXPORT_PERIOD":     "1s",
+		"STENO_EXPORT_PASSES":     "0s,1s",
+		"STENO_GRAPH_RATE":        "200",
+		"STENO_EXPORT_RETRY_WAIT": "1s",
 	}
 }
 

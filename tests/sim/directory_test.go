@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"steno/tests/local/entra"
 	"steno/tests/sim"
 )
 
@@ -230,6 +231,56 @@ func TestRemovedUserIsExportedFor30DaysMore(t *testing.T) {
 	}
 	if err := f.RemoveUser(p); err == nil {
 		t.Error("removed twice")
+	}
+}
+
+func TestLiveTrafficGoesOnWithoutRemovedUsers(t *testing.T) {
+	f := newFixture(t, sim.Config{Messages: 100, People: sim.MinPeople})
+	for _, p := range f.People()[2:] {
+		if err := f.RemoveUser(p.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.clock.Advance(time.Hour)
+	removed := f.clock.Now()
+	for range 2000 {
+		f.Step()
+	}
+	stay := f.People()
+	for _, v := range f.History() {
+		if v.Sent.Before(removed) {
+			continue
+		}
+		for _, p := range v.Participants {
+			inside := slices.ContainsFunc(stay, func(q sim.Person) bool { return q.ID == p })
+			if !inside && !slices.ContainsFunc(f.Outsiders(), func(q sim.Person) bool { return q.ID == p }) {
+				t.Fatalf("removed user %s takes part in %s", p, v.Bytes)
+			}
+		}
+	}
+}
+
+func TestEntraTokensOpenTheTenant(t *testing.T) {
+	daemon := entra.Client{ID: "functions", Secret: "s", Roles: map[string][]string{entra.GraphResource: {"User.Read.All"}}}
+	f := newFixture(t, sim.Config{Messages: 10})
+	e, err := entra.New(entra.Config{Base: "https://localhost/entra", Tenant: f.ID(), Clients: []entra.Client{daemon}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := newFixture(t, sim.Config{Messages: 10, VerifyToken: e.Verifier(entra.GraphResource)})
+	claims := e.AppClaims(daemon, entra.GraphResource)
+	if r := g.get("/users", "Authorization", "Bearer "+e.Mint(claims)); r.status != http.StatusOK {
+		t.Errorf("with its role: %d %s", r.status, r.body)
+	}
+	if r := g.get("/organization", "Authorization", "Bearer "+e.Mint(claims)); r.status != http.StatusForbidden {
+		t.Errorf("without the role: %d", r.status)
+	}
+	if r := g.get("/users", "Authorization", "Bearer "+e.Mint(claims, e.WithForeignKey())); r.status != http.StatusUnauthorized {
+		t.Errorf("forged: %d", r.status)
+	}
+	claims["aud"] = entra.StorageResource
+	if r := g.get("/users", "Authorization", "Bearer "+e.Mint(claims)); r.status != http.StatusUnauthorized {
+		t.Errorf("for storage: %d", r.status)
 	}
 }
 

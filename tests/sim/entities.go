@@ -34,7 +34,7 @@ func (q *request) only(t *Tenant, names ...string) bool {
 	return true
 }
 
-// page serves a part of all, with a nextLink to the rest.
+// servePart serves a page of all, with a nextLink to the rest.
 func servePart[T any](t *Tenant, q *request, path, entity string, all []T, show func(T) map[string]any) {
 	top, ok := q.top(t, defaultDirectoryTop, maxDirectoryTop)
 	if !ok {

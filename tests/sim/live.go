@@ -108,7 +108,7 @@ func (t *Tenant) drawEvent(r *rand.Rand, th *thread, at int64) *message {
 		like = t.dir.private
 	}
 	p := pick(r, like)
-	if p.UserType != "Member" || slices.Contains(th.roster, p.ID) {
+	if _, gone := t.dir.removed[p.ID]; gone || p.UserType != "Member" || slices.Contains(th.roster, p.ID) {
 		return nil
 	}
 	t.rosterEvent(th, p, true, at)
@@ -166,7 +166,9 @@ func (t *Tenant) Step() {
 			return
 		}
 	}
-	t.remember(t.drawMessage(r, pick(r, t.threads), now))
+	if th := pick(r, t.threads); len(th.roster) > 0 { // removed users leave conversations empty
+		t.remember(t.drawMessage(r, th, now))
+	}
 }
 
 // Live calls Step perSecond times a second on the real clock until ctx ends, and returns nil then.

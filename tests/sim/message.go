@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"strings"
 	"unicode/utf8"
 )
 
@@ -114,6 +113,7 @@ const (
 // encode writes the message without white space.
 func (m *wire) encode() []byte {
 	var buf bytes.Buffer
+	buf.Grow(2048)
 	enc := json.NewEncoder(&buf)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(m); err != nil {
@@ -131,26 +131,31 @@ func escape(b []byte, style int) []byte {
 	if style == escapeNone {
 		return bytes.Clone(b)
 	}
-	out := make([]byte, 0, len(b)+len(b)/8)
-	for len(b) > 0 {
-		r, n := utf8.DecodeRune(b)
+	out := make([]byte, 0, len(b)+len(b)/4)
+	for i := 0; i < len(b); {
+		c := b[i]
+		markup := c == '<' || c == '>' || c == '&' || c == '\''
+		if c < utf8.RuneSelf && (style == escapeASCII || !markup) || c >= utf8.RuneSelf && style == escapeMarkup {
+			out = append(out, c)
+			i++
+			continue
+		}
+		r, n := utf8.DecodeRune(b[i:])
+		i += n
 		switch {
-		case style == escapeMarkup && strings.ContainsRune("<>&'", r):
+		case style == escapeMarkup:
 			out = fmt.Appendf(out, `\u%04X`, r)
-		case style == escapeASCII && r >= 0x10000:
+		case r >= 0x10000:
 			r -= 0x10000
 			out = fmt.Appendf(out, `\u%04x\u%04x`, 0xd800+r>>10, 0xdc00+r&0x3ff)
-		case style == escapeASCII && r >= 0x80:
-			out = fmt.Appendf(out, `\u%04x`, r)
 		default:
-			out = append(out, b[:n]...)
+			out = fmt.Appendf(out, `\u%04x`, r)
 		}
-		b = b[n:]
 	}
 	return out
 }
 
-// decode reads a version back, for the next version of the same message.
+// decodeWire reads a version back, for the next version of the same message.
 func decodeWire(b []byte) wire {
 	var m wire
 	if err := json.Unmarshal(b, &m); err != nil {

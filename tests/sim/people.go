@@ -352,7 +352,8 @@ func (d *directory) set(g *Group, m Member, added bool) {
 	d.changes = append(d.changes, change{g.ID, m, added})
 }
 
-// RemoveUser deletes a person from the directory and every group. The mailbox can be exported for 30 days more.
+// RemoveUser deletes a person from the directory, every group and every conversation. The mailbox can be exported for
+// 30 days more.
 func (t *Tenant) RemoveUser(person PersonID) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -364,6 +365,11 @@ func (t *Tenant) RemoveUser(person PersonID) error {
 	t.dir.removed[person] = t.now()
 	for _, g := range t.dir.groups {
 		t.dir.set(g, Member{"user", string(person)}, false)
+	}
+	for _, th := range t.threads {
+		if slices.Contains(th.roster, person) {
+			th.roster = slices.DeleteFunc(slices.Clone(th.roster), func(id PersonID) bool { return id == person })
+		}
 	}
 	return nil
 }

@@ -120,13 +120,7 @@ func Start(ctx context.Context, c Config) (w *World, err error) {
 	if err := w.startTenant(c); err != nil {
 		return w, err
 	}
-	front.Handle("/entra/", w.Entra)
-	// Azure's identity library keeps only the host of its authority.
-	front.HandleFunc("/"+w.Tenant.ID()+"/", func(rw http.ResponseWriter, r *http.Request) {
-		r = r.Clone(r.Context())
-		r.URL.Path = "/entra" + r.URL.Path
-		w.Entra.ServeHTTP(rw, r)
-	})
+	w.Entra.Mount(front)
 	say("storage")
 	if err := w.startStorage(ctx, c); err != nil {
 		return w, err

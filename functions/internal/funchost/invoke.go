@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"time"
 )
 
@@ -102,7 +103,8 @@ func (h *handler) park(ctx context.Context, t *trigger, id string, msg Message, 
 		}
 	}()
 	reason := cause.Error()
-	p := Parked{Function: t.name, InvocationID: id, Reason: reason[:min(len(reason), maxReason)], Message: msg}
+	reason = strings.ToValidUTF8(reason[:min(len(reason), maxReason)], "")
+	p := Parked{Function: t.name, InvocationID: id, Reason: reason, Message: msg}
 	if err := h.cfg.Park(ctx, p); err != nil {
 		return fmt.Errorf("park message: %w; it was parked for: %w", err, cause)
 	}

@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
@@ -18,9 +19,11 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -189,19 +192,32 @@ func TestQueueMessagesReturnUntilDeleted(t *testing.T) {
 	}
 }
 
-// certificate writes a self-signed certificate for loopback and returns the
-// files and a client that trusts it.
+// certificate writes a certificate for loopback, issued by an authority of its
+// own, and returns the files and a client that trusts the authority.
 func certificate(t *testing.T) (certFile, keyFile string, trusting *http.Client) {
 	t.Helper()
-	key := must[*ecdsa.PrivateKey](t)(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1),
-		NotBefore:    time.Now().Add(-time.Hour),
-		NotAfter:     time.Now().Add(time.Hour),
+	generate := func() *ecdsa.PrivateKey {
+		return must[*ecdsa.PrivateKey](t)(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	}
+	caKey, key := generate(), generate()
+	ca := &x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		Subject:               pkix.Name{CommonName: "throw-away authority"},
+		NotBefore:             time.Now().Add(-time.Hour),
+		NotAfter:              time.Now().Add(time.Hour),
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageCertSign,
+	}
+	caDER := must[[]byte](t)(x509.CreateCertificate(rand.Reader, ca, ca, caKey.Public(), caKey))
+	leaf := &x509.Certificate{
+		SerialNumber: big.NewInt(2),
+		NotBefore:    ca.NotBefore,
+		NotAfter:     ca.NotAfter,
 		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
 		DNSNames:     []string{"localhost", "devstoreaccount1.blob.localhost"},
 	}
-	der := must[[]byte](t)(x509.CreateCertificate(rand.Reader, template, template, key.Public(), key))
+	der := must[[]byte](t)(x509.CreateCertificate(rand.Reader, leaf, ca, key.Public(), caKey))
 	pkcs8 := must[[]byte](t)(x509.MarshalPKCS8PrivateKey(key))
 	dir := t.TempDir()
 	certFile, keyFile = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
@@ -213,7 +229,7 @@ func certificate(t *testing.T) (certFile, keyFile string, trusting *http.Client)
 		}
 	}
 	roots := x509.NewCertPool()
-	roots.AddCert(must[*x509.Certificate](t)(x509.ParseCertificate(der)))
+	roots.AddCert(must[*x509.Certificate](t)(x509.ParseCertificate(caDER)))
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}
 	t.Cleanup(transport.CloseIdleConnections)
 	return certFile, keyFile, &http.Client{Transport: transport}
@@ -329,16 +345,72 @@ func TestFaultyConfigIsRefused(t *testing.T) {
 	}
 }
 
-func TestInstallIsDoneOnce(t *testing.T) {
-	var first, second bytes.Buffer
-	if err := azurite.Install(ctx(t), &first); err != nil {
+func TestInstallIsDoneOnceAndAgainWhenTheLockFileChanges(t *testing.T) {
+	dir := t.TempDir()
+	write := func(version string) {
+		for name, text := range map[string]string{
+			"package.json":      `{"name":"empty","version":"%[1]s"}`,
+			"package-lock.json": `{"name":"empty","version":"%[1]s","lockfileVersion":3,"packages":{"":{"name":"empty","version":"%[1]s"}}}`,
+		} {
+			if err := os.WriteFile(filepath.Join(dir, name), fmt.Appendf(nil, text, version), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	// runs starts installations side by side and counts those that ran npm.
+	runs := func() (ran int) {
+		var logs [3]bytes.Buffer
+		var all sync.WaitGroup
+		for i := range logs {
+			all.Go(func() {
+				if err := azurite.InstallIn(ctx(t), dir, &logs[i]); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		for i := range logs {
+			if logs[i].Len() > 0 {
+				ran++
+			}
+		}
+		return ran
+	}
+	for _, version := range []string{"1.0.0", "2.0.0"} {
+		write(version)
+		if ran := runs(); ran != 1 {
+			t.Errorf("version %s: npm ran %d times", version, ran)
+		}
+		if ran := runs(); ran != 0 {
+			t.Errorf("version %s: npm ran %d times again", version, ran)
+		}
+	}
+}
+
+func TestHostStyleAddressesMeetThePolicyToo(t *testing.T) {
+	certFile, keyFile, trusting := certificate(t)
+	a := start(t, azurite.Config{CertFile: certFile, KeyFile: keyFile})
+	u := must[*url.URL](t)(url.Parse(a.BlobURL))
+	transport := trusting.Transport.(*http.Transport)
+	transport.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, u.Host)
+	}
+	cred := must[*azblob.SharedKeyCredential](t)(azblob.NewSharedKeyCredential(a.Name(), a.Key()))
+	c := must[*azblob.Client](t)(azblob.NewClientWithSharedKeyCredential(
+		"https://"+a.Name()+".blob.localhost:"+u.Port(), cred,
+		&azblob.ClientOptions{ClientOptions: policy.ClientOptions{Transport: trusting}}))
+	if _, err := c.CreateContainer(ctx(t), "box", nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := azurite.Install(ctx(t), &second); err != nil {
+	if err := a.SetContainerDefault("box", worm.Locked, 1); err != nil {
 		t.Fatal(err)
 	}
-	if second.Len() != 0 {
-		t.Errorf("a second install ran npm: %s", second.String())
+	if _, err := c.UploadBuffer(ctx(t), "box", "b", []byte("kept"), nil); err != nil {
+		t.Fatal(err)
+	}
+	_, err := c.DeleteBlob(ctx(t), "box", "b", nil)
+	if e, ok := errors.AsType[*azcore.ResponseError](err); !ok || e.ErrorCode != "BlobImmutableDueToPolicy" {
+		t.Errorf("delete under a policy: %v", err)
 	}
 }
 

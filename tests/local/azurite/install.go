@@ -27,6 +27,10 @@ func Install(ctx context.Context, log io.Writer) error {
 	if err != nil {
 		return err
 	}
+	return install(ctx, dir, log)
+}
+
+func install(ctx context.Context, dir string, log io.Writer) error {
 	want, err := stamp(dir)
 	if err != nil {
 		return err
@@ -45,11 +49,15 @@ func Install(ctx context.Context, log io.Writer) error {
 	if installed(dir, want) {
 		return nil
 	}
-	cmd := exec.CommandContext(ctx, "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund")
+	cmd := exec.CommandContext(ctx, "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund",
+		"--engine-strict=false", "--loglevel=error") // Azurite asks for Node 22 and runs on 20.19
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, log, log
 	cmd.WaitDelay = 5 * time.Second
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("install azurite with npm: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "node_modules"), 0o755); err != nil { // npm makes none for a package without dependencies
+		return fmt.Errorf("stamp azurite modules: %w", err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "node_modules", stampFile), []byte(want), 0o644); err != nil {
 		return fmt.Errorf("stamp azurite modules: %w", err)

@@ -27,7 +27,9 @@ type process struct {
 	blob, queue, table string // addresses, as printed
 
 	child *os.Process
+	ready chan struct{} // closed after the three addresses are known
 	done  chan struct{} // closed after the process ended and its output was read
+	said  []string      // output up to ready; read after ready or done
 	err   error         // how it ended; read after done
 }
 
@@ -56,86 +58,77 @@ func run(ctx context.Context, cfg Config, key string) (*process, error) {
 	cmd := exec.Command("node", args...)
 	cmd.Env = append(os.Environ(), "AZURITE_ACCOUNTS="+accountName+":"+key)
 	bind(cmd)
-	p := &process{done: make(chan struct{})}
-	lines := make(chan string)
+	p := &process{ready: make(chan struct{}), done: make(chan struct{})}
 	started := make(chan error)
-	go p.live(cmd, cfg.Log, started, lines)
+	go p.live(cmd, cfg.Log, started)
 	if err := <-started; err != nil {
 		return nil, fmt.Errorf("start azurite: %w", err)
 	}
-	if err := p.await(ctx, lines); err != nil {
-		return nil, errors.Join(fmt.Errorf("start azurite: %w", err), p.stop())
+	select {
+	case <-p.ready:
+		return p, nil
+	case <-p.done:
+		return nil, fmt.Errorf("start azurite: it ended, saying: %s", strings.Join(p.said, "; "))
+	case <-ctx.Done():
+		return nil, errors.Join(fmt.Errorf("start azurite: %w", ctx.Err()), p.stop())
 	}
-	return p, nil
 }
 
-// live starts the command, reads its output and waits for its end, all on one
-// thread: the death signal of Linux is bound to it.
-func (p *process) live(cmd *exec.Cmd, log io.Writer, started chan<- error, lines chan<- string) {
+// live starts the command, reads its output and waits for its end. It stays on
+// one thread, to which the death signal of Linux is bound.
+func (p *process) live(cmd *exec.Cmd, log io.Writer, started chan<- error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	defer close(p.done)
-	defer close(lines)
-	r, w := io.Pipe()
-	cmd.Stdout, cmd.Stderr = w, w
-	err := cmd.Start()
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		cmd.Stderr = cmd.Stdout
+		err = cmd.Start()
+	}
 	if err != nil {
 		started <- err
 		return
 	}
 	p.child = cmd.Process
 	started <- nil
-	read := make(chan struct{})
-	go func() {
-		defer close(read)
-		in := bufio.NewScanner(r)
-		for in.Scan() {
-			fmt.Fprintln(log, in.Text())
-			lines <- in.Text()
-		}
-		io.Copy(io.Discard, r) // a line too long for the scanner must not block the child
-	}()
+	p.read(out, log)
 	p.err = cmd.Wait()
-	w.Close()
-	<-read
 }
 
-// await takes the addresses from Azurite's output. Lines after them are
-// discarded.
-func (p *process) await(ctx context.Context, lines <-chan string) error {
-	defer func() {
-		go func() {
-			for range lines {
+// read passes the output on to log and takes the addresses from it.
+func (p *process) read(out io.Reader, log io.Writer) {
+	in := bufio.NewReader(out)
+	missing := 3
+	for {
+		line, err := in.ReadString('\n')
+		if line != "" {
+			io.WriteString(log, line)
+		}
+		if err != nil {
+			return
+		}
+		if missing == 0 {
+			continue
+		}
+		line = strings.TrimSpace(line)
+		p.said = append(p.said, line)
+		if match := listening.FindStringSubmatch(line); match != nil {
+			p.note(match[1], match[2])
+			if missing--; missing == 0 {
+				close(p.ready)
 			}
-		}()
-	}()
-	var said []string
-	for p.blob == "" || p.queue == "" || p.table == "" {
-		select {
-		case line, ok := <-lines:
-			if !ok {
-				return fmt.Errorf("it ended, saying: %s", strings.Join(said, "; "))
-			}
-			said = append(said, line)
-			p.note(listening.FindStringSubmatch(line))
-		case <-ctx.Done():
-			return ctx.Err()
 		}
 	}
-	return nil
 }
 
-func (p *process) note(match []string) {
-	if match == nil {
-		return
-	}
-	switch match[1] {
+func (p *process) note(service, address string) {
+	switch service {
 	case "Blob":
-		p.blob = match[2]
+		p.blob = address
 	case "Queue":
-		p.queue = match[2]
+		p.queue = address
 	case "Table":
-		p.table = match[2]
+		p.table = address
 	}
 }
 

@@ -78,7 +78,6 @@ type mint struct {
 	alg    string
 	key    *signingKey
 	header map[string]any
-	secret []byte
 }
 
 // WithAlg sets the token's algorithm: RS256 (the default), RS384, RS512, PS256, HS256 or none. HS256 uses the PEM of

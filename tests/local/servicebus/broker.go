@@ -269,11 +269,11 @@ func (q *queue) pump() {
 		}
 		if l.settled {
 			rand.Read(r.lock[:])
-			l.transmit(q.encode(r), deliveryTag(r.lock), true)
+			l.transmit(q.encode(r, false), deliveryTag(r.lock), true)
 			continue
 		}
 		q.hold(r)
-		l.s.unsettled[l.transmit(q.encode(r), deliveryTag(r.lock), false)] = held{q, r.lock}
+		l.s.unsettled[l.transmit(q.encode(r, true), deliveryTag(r.lock), false)] = held{q, r.lock}
 	}
 	q.active = nil
 }
@@ -413,8 +413,8 @@ func (q *queue) settle(lock amqp.UUID, s settlement) bool {
 }
 
 // encode returns the message as a receiver gets it, with the broker's
-// annotations. That it can be encoded was checked by put, and amend keeps it so.
-func (q *queue) encode(r *record) []byte {
+// annotations, and with the lock if the receiver holds it. That it can be encoded was checked by put, and amend keeps it so.
+func (q *queue) encode(r *record, holder bool) []byte {
 	m := *r.m
 	header := amqp.MessageHeader{Durable: true, DeliveryCount: r.failures}
 	if r.m.Header != nil {
@@ -432,7 +432,7 @@ func (q *queue) encode(r *record) []byte {
 	m.Annotations["x-opt-enqueued-time"] = r.enqueued
 	m.Annotations["x-opt-message-state"] = r.state.wire()
 	m.DeliveryAnnotations = nil
-	if r.state == stateLocked {
+	if holder {
 		m.Annotations["x-opt-locked-until"] = r.until
 		m.DeliveryAnnotations = amqp.Annotations{"x-opt-lock-token": r.lock}
 	}

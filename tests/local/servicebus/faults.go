@@ -9,6 +9,10 @@ import (
 // DropConnections breaks every connection as a network failure would, without
 // a word to the clients, and returns how many there were. Locks stay until
 // they expire; clients may connect again at once.
+//
+// A message received before can no longer be settled by its receiver:
+// azservicebus v1.11.0 tries again with pauses of its own, of up to a minute
+// together, before it says so. Bound settling by a context.
 func (n *Namespace) DropConnections() int {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -119,7 +119,7 @@ func (q *queue) peek(body map[string]any) response {
 	}
 	list := make([]any, len(found))
 	for i, r := range found {
-		list[i] = map[string]any{"message": q.encode(r)}
+		list[i] = map[string]any{"message": q.encode(r, false)}
 	}
 	return response{statusOK.status, statusOK.description, map[string]any{"messages": list}}
 }
@@ -184,11 +184,11 @@ func (q *queue) receiveDeferred(body map[string]any) response {
 		r := q.other[n]
 		q.take(r)
 		if mode == 0 { // receive and delete
-			list[i] = map[string]any{"message": q.encode(r)}
+			list[i] = map[string]any{"message": q.encode(r, false)}
 			continue
 		}
 		q.hold(r)
-		list[i] = map[string]any{"message": q.encode(r), "lock-token": r.lock}
+		list[i] = map[string]any{"message": q.encode(r, true), "lock-token": r.lock}
 	}
 	return response{statusOK.status, statusOK.description, map[string]any{"messages": list}}
 }

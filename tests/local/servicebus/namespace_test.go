@@ -16,7 +16,7 @@ import (
 
 // lock is long enough for a slow machine to settle within, and short enough to
 // wait for.
-const lock = 400 * time.Millisecond
+const lock = time.Second
 
 func start(t *testing.T, queues ...servicebus.Queue) *servicebus.Namespace {
 	t.Helper()

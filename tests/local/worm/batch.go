@@ -39,15 +39,16 @@ func (p *Proxy) batch(w http.ResponseWriter, r *http.Request) {
 			p.forward.ErrorHandler(w, r, err)
 			return
 		}
+		// Writes into a bytes.Buffer cannot fail.
 		fmt.Fprintf(part, "HTTP/1.1 %d %s\r\n", got.status, http.StatusText(got.status))
-		got.Header().Write(part)
+		_ = got.Header().Write(part)
 		fmt.Fprintf(part, "\r\n%s", got.body.Bytes())
 	}
-	out.Close()
+	_ = out.Close()
 	h := answer(w, r)
 	h.Set("Content-Type", "multipart/mixed; boundary="+out.Boundary())
 	w.WriteHeader(http.StatusAccepted)
-	w.Write(body.Bytes())
+	_, _ = w.Write(body.Bytes()) // a client that is gone needs no answer
 }
 
 type batchItem struct {

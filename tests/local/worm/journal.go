@@ -12,7 +12,8 @@ import (
 )
 
 // An entry is one line of the journal: what holds of a blob, or of a container
-// where Blob is empty, from there on.
+// where Blob is empty, from there on. A blob without Mode and Hold is
+// unprotected.
 type entry struct {
 	Container string    `json:"container"`
 	Blob      string    `json:"blob,omitempty"`
@@ -20,7 +21,6 @@ type entry struct {
 	Days      int       `json:"days,omitempty"`
 	Until     time.Time `json:"until,omitzero"`
 	Hold      bool      `json:"hold,omitempty"`
-	Gone      bool      `json:"gone,omitempty"`
 }
 
 // A journal is an append-only file of entries. A nil journal forgets.
@@ -94,13 +94,18 @@ func (j *journal) close() error {
 
 // replay applies an entry of the journal.
 func (p *Proxy) replay(e entry) {
-	n := name{e.Container, e.Blob}
-	switch {
-	case e.Blob == "":
+	if e.Blob == "" {
 		p.containers[e.Container] = containerDefault{e.Mode, e.Days}
-	case e.Gone:
-		delete(p.protected, n)
-	default:
-		p.protected[n] = protection{Until: e.Until, Mode: e.Mode, Hold: e.Hold}
+		return
 	}
+	p.remember(name{e.Container, e.Blob}, protection{Until: e.Until, Mode: e.Mode, Hold: e.Hold})
+}
+
+// remember makes s the blob's protection in memory.
+func (p *Proxy) remember(n name, s protection) {
+	if s == (protection{}) {
+		delete(p.protected, n)
+		return
+	}
+	p.protected[n] = s
 }

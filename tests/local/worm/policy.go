@@ -63,15 +63,11 @@ func (p *Proxy) record(n name, s protection) error {
 	if p.protected[n] == s {
 		return nil
 	}
-	e := entry{Container: n.container, Blob: n.blob, Mode: s.Mode, Until: s.Until, Hold: s.Hold, Gone: s == protection{}}
+	e := entry{Container: n.container, Blob: n.blob, Mode: s.Mode, Until: s.Until, Hold: s.Hold}
 	if err := p.journal.append(e); err != nil {
 		return err
 	}
-	if e.Gone {
-		delete(p.protected, n)
-		return nil
-	}
-	p.protected[n] = s
+	p.remember(n, s)
 	return nil
 }
 

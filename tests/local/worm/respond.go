@@ -29,9 +29,10 @@ func answer(w http.ResponseWriter, r *http.Request) http.Header {
 
 // refuse answers with a failure, in the form of
 // https://learn.microsoft.com/rest/api/storageservices/status-and-error-codes2.
-// What the client still sends is read, so that it gets to see the answer.
+// What the client still sends is read, so that it gets to see the answer; a
+// client that is gone by then is no concern of the answer's.
 func refuse(w http.ResponseWriter, r *http.Request, f failure) {
-	io.Copy(io.Discard, r.Body)
+	_, _ = io.Copy(io.Discard, r.Body)
 	h := answer(w, r)
 	h.Set("x-ms-error-code", f.code)
 	h.Set("Content-Type", "application/xml")
@@ -44,8 +45,8 @@ func refuse(w http.ResponseWriter, r *http.Request, f failure) {
 		Code    string
 		Message string
 	}{Code: f.code, Message: f.message}
-	io.WriteString(w, xml.Header)
-	xml.NewEncoder(w).Encode(body)
+	_, _ = io.WriteString(w, xml.Header)
+	_ = xml.NewEncoder(w).Encode(body)
 }
 
 // A relay passes a response on unless, by the time its header comes, drop is

@@ -21,6 +21,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -116,6 +118,7 @@ func New(cfg Config) (*Proxy, error) {
 			}
 			return nil
 		},
+		ErrorLog: log.New(io.Discard, "", 0), // clients that go away in the middle of a download
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			refuse(w, r, failure{http.StatusBadGateway, "InternalError", err.Error()})
 		},
@@ -260,7 +263,7 @@ func (p *Proxy) forgetContainer(container string) error {
 		if n.container != container {
 			continue
 		}
-		if err := p.journal.append(entry{Container: n.container, Blob: n.blob, Gone: true}); err != nil {
+		if err := p.journal.append(entry{Container: n.container, Blob: n.blob}); err != nil {
 			return err
 		}
 		delete(p.protected, n)

@@ -1,0 +1,661 @@
+package chatexport_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"steno/functions/chatexport"
+	"steno/functions/internal/funchost"
+	"steno/shared/conversation"
+	"steno/shared/custody"
+	"steno/shared/evidence"
+	"steno/shared/msgraph"
+	"steno/shared/policy"
+	"steno/shared/storetest"
+	"steno/shared/teams"
+)
+
+const (
+	tenant  = teams.TenantID("11111111-1111-4111-8111-111111111111")
+	alice   = teams.PersonID("aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa")
+	bob     = teams.PersonID("bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb")
+	thread1 = "19:first@thread.v2"
+	thread2 = "19:second@thread.v2"
+)
+
+var (
+	day  = time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC)
+	from = day.Add(-time.Millisecond)
+	to   = day.Add(24 * time.Hour)
+)
+
+// mailbox is Graph's side: what each person's mailbox holds, page by page.
+type mailbox struct {
+	mu       sync.Mutex
+	messages map[teams.PersonID][]item
+	top      int
+	asked    int
+	answer   func(n int) (msgraph.Page, error, bool) // overrides the n-th answer
+}
+
+type item struct {
+	modified time.Time
+	raw      []byte
+}
+
+func (b *mailbox) UserMessages(_ context.Context, user teams.PersonID, from, to time.Time, next string) (msgraph.Page, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.asked++
+	if b.answer != nil {
+		if p, err, ok := b.answer(b.asked); ok {
+			return p, err
+		}
+	}
+	var in [][]byte
+	for _, m := range b.messages[user] {
+		if m.modified.After(from) && m.modified.Before(to) {
+			in = append(in, m.raw)
+		}
+	}
+	skip := 0
+	if next != "" {
+		fmt.Sscanf(next, "skip=%d", &skip)
+	}
+	p := msgraph.Page{FetchedAt: to, RequestID: "request"}
+	end := min(skip+b.top, len(in))
+	p.Items = in[min(skip, end):end]
+	if end < len(in) {
+		p.Next = fmt.Sprintf("skip=%d", end)
+	}
+	return p, nil
+}
+
+// say puts a message version into the mailboxes of all given.
+func (b *mailbox) say(thread, id, etag string, sent, modified time.Time, text string, who ...teams.PersonID) {
+	raw := fmt.Appendf(nil, "{ \"id\":%q,\"etag\":%q,\"chatId\":%q,\n\"messageType\":\"message\",\"createdDateTime\":%q,\"lastModifiedDateTime\":%q,\"from\":{\"user\":{\"id\":%q,\"displayName\":\"A\"}},\"body\":{\"contentType\":\"text\",\"content\":%q}}",
+		id, etag, thread, sent.Format(time.RFC3339Nano), modified.Format(time.RFC3339Nano), who[0], text)
+	for _, p := range who {
+		b.messages[p] = append(b.messages[p], item{modified, raw})
+	}
+}
+
+// edit replaces a version in all mailboxes: the old one can never be read again.
+func (b *mailbox) edit(id, etag string, modified time.Time, text string) {
+	for p, list := range b.messages {
+		for i, m := range list {
+			if bytes.Contains(m.raw, fmt.Appendf(nil, "\"id\":%q", id)) {
+				var fields map[string]any
+				if err := json.Unmarshal(m.raw, &fields); err != nil {
+					panic(err)
+				}
+				fields["etag"], fields["lastModifiedDateTime"] = etag, modified.Format(time.RFC3339Nano)
+				fields["body"] = map[string]any{"contentType": "text", "content": text}
+				raw, err := json.Marshal(fields)
+				if err != nil {
+					panic(err)
+				}
+				b.messages[p][i] = item{modified, raw}
+			}
+		}
+	}
+}
+
+// queue keeps what was put back.
+type queue struct {
+	mu   sync.Mutex
+	sent [][]byte
+}
+
+func (q *queue) Send(_ context.Context, _ string, body []byte, _ time.Time) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.sent = append(q.sent, body)
+	return nil
+}
+
+func (q *queue) take() [][]byte {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	out := q.sent
+	q.sent = nil
+	return out
+}
+
+// rig is an archive and the tenant in front of it; processes come and go.
+type rig struct {
+	t       testing.TB
+	graph   *mailbox
+	catalog *storetest.Catalog
+	blobs   *storetest.Blobs
+	keys    *storetest.Keys
+	vault   *storetest.Vault
+	roster  *storetest.Roster
+	queue   *queue
+	lease   time.Duration
+	log     *slog.Logger
+}
+
+var sharedVault = sync.OnceValue(storetest.NewVault)
+
+func newRig(t testing.TB) *rig {
+	t.Helper()
+	r := &rig{
+		t: t, graph: &mailbox{messages: map[teams.PersonID][]item{}, top: 50}, catalog: &storetest.Catalog{}, blobs: &storetest.Blobs{},
+		keys: &storetest.Keys{}, vault: sharedVault(), roster: &storetest.Roster{}, queue: &queue{}, lease: time.Nanosecond,
+		log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+	}
+	var opened []policy.Period
+	for _, p := range []teams.PersonID{alice, bob} {
+		opened = append(opened, policy.Period{Person: p, Role: policy.RecordedUser, Desk: "d", From: day.AddDate(-1, 0, 0)})
+	}
+	if err := r.roster.Apply(t.Context(), policy.Change{At: day, Opened: opened}); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func (r *rig) evidence() *evidence.Store {
+	r.t.Helper()
+	s, err := evidence.New(evidence.Config{Blobs: r.blobs, Keys: r.keys, Vault: r.vault, VaultHosts: []string{storetest.VaultHost}})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return s
+}
+
+// process starts an exporter that dies as m says.
+func (r *rig) process(m *mortality) *chatexport.Exporter {
+	return chatexport.New(chatexport.Config{Tenant: tenant, ClaimLease: r.lease},
+		r.graph, r.roster, mortalCatalog{r.catalog, m}, mortalStore{r.evidence(), m}, r.queue, r.log)
+}
+
+func message(t testing.TB, w conversation.Window) []byte {
+	t.Helper()
+	b, err := conversation.EncodeWindow(w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func window(p teams.PersonID) conversation.Window {
+	return conversation.Window{Tenant: tenant, Custodian: p, From: from, To: to, Pass: 1}
+}
+
+// archived reads everything back through evidence, as thread|id|etag → how often, and
+// checks that storage and catalog agree.
+func (r *rig) archived() map[string]int {
+	r.t.Helper()
+	out := map[string]int{}
+	store, names := r.evidence(), map[string]bool{}
+	trail := custody.Log{Trail: &storetest.Trail{}}
+	for _, s := range r.catalog.All() {
+		receipt, err := trail.Append(r.t.Context(), custody.Event{Tenant: tenant, Action: custody.SystemRead, System: "test", Item: string(s.Conversation.ID)})
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		for _, o := range s.Objects {
+			names[string(tenant)+"/"+string(s.Conversation.ID)+"/"+o.Name] = true
+			obj, err := store.Open(r.t.Context(), evidence.Ref{Tenant: tenant, Unit: string(s.Conversation.ID), Object: o.Name}, receipt)
+			if err != nil {
+				r.t.Fatalf("the catalog promises what does not open: %v", err)
+			}
+			plain, err := obj.ReadAll(1 << 20)
+			if err != nil {
+				r.t.Fatal(err)
+			}
+			_, items, err := conversation.DecodeBatch(plain)
+			if err != nil {
+				r.t.Fatal(err)
+			}
+			for _, raw := range items {
+				m := conversation.ReadMessage(raw, alice)
+				out[string(m.Thread)+"|"+string(m.Message)+"|"+string(m.ETag)]++
+				if !r.sent(raw) {
+					r.t.Errorf("archived bytes of %s are not the bytes Graph sent", m.Message)
+				}
+			}
+		}
+	}
+	for _, n := range r.blobs.Names() {
+		if !names[n] {
+			r.t.Errorf("blob %s is known to no conversation", n)
+		}
+	}
+	return out
+}
+
+// everSent remembers all versions a mailbox ever held, since edits replace them.
+func (r *rig) sent(raw []byte) bool {
+	for _, list := range r.graph.messages {
+		if slices.ContainsFunc(list, func(i item) bool { return bytes.Equal(i.raw, raw) }) {
+			return true
+		}
+	}
+	return bytes.Contains(raw, []byte("since replaced"))
+}
+
+func (r *rig) wantOnce(keys ...string) {
+	r.t.Helper()
+	got := r.archived()
+	for _, k := range keys {
+		if got[k] != 1 {
+			r.t.Errorf("%s is archived %d times, want once", k, got[k])
+		}
+		delete(got, k)
+	}
+	for k := range got {
+		r.t.Errorf("%s is archived and should not be", k)
+	}
+}
+
+func at(h int) time.Time { return day.Add(time.Duration(h) * time.Hour) }
+
+// talk fills two threads that Alice and Bob share.
+func (r *rig) talk() []string {
+	r.graph.say(thread1, "101", "101", at(1), at(1), "one", alice, bob)
+	r.graph.say(thread1, "102", "102", at(2), at(2), "two", bob, alice)
+	r.graph.say(thread2, "101", "101", at(3), at(3), "the same id in another thread", alice, bob)
+	return []string{thread1 + "|101|101", thread1 + "|102|102", thread2 + "|101|101"}
+}
+
+func TestEveryVersionIsArchivedOnceHoweverManyCustodiansReturnIt(t *testing.T) {
+	r := newRig(t)
+	keys := r.talk()
+	for _, p := range []teams.PersonID{alice, bob, alice} {
+		if err := r.process(&mortality{}).Handle(t.Context(), message(t, window(p))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.wantOnce(keys...)
+	received := 0
+	for _, s := range r.catalog.All() {
+		for _, rc := range s.Receipts {
+			if rc.Custodian != bob {
+				t.Errorf("a receipt for %s, who had stored the versions herself", rc.Custodian)
+			}
+			received += len(rc.Versions)
+		}
+		if !slices.Contains(s.Conversation.Custodians, alice) || !slices.Contains(s.Conversation.Custodians, bob) {
+			t.Errorf("custodians are %v, want both", s.Conversation.Custodians)
+		}
+	}
+	if received != len(keys) {
+		t.Errorf("Bob is on record for %d versions, want %d", received, len(keys))
+	}
+}
+
+// TestDyingAtAnyStepAndRunningAgainEndsInTheSameArchive kills the process at every
+// call it makes to a store, before and after the call's effect, and runs it again.
+func TestDyingAtAnyStepAndRunningAgainEndsInTheSameArchive(t *testing.T) {
+	for _, after := range []bool{false, true} {
+		for n := 1; ; n++ {
+			r := newRig(t)
+			keys := r.talk()
+			m := &mortality{dieAt: n, after: after}
+			err := r.process(m).Handle(t.Context(), message(t, window(alice)))
+			if m.count() < n {
+				if n < 10 {
+					t.Fatalf("a run makes only %d calls; the test reaches nothing", m.count())
+				}
+				break
+			}
+			if err == nil && len(r.queue.take()) == 0 {
+				t.Fatalf("step %d, after=%t: the run died and said it was done", n, after)
+			}
+			if err := r.process(&mortality{}).Handle(t.Context(), message(t, window(alice))); err != nil {
+				t.Fatalf("step %d, after=%t: second run: %v", n, after, err)
+			}
+			r.wantOnce(keys...)
+			if t.Failed() {
+				t.Fatalf("died at step %d, after=%t", n, after)
+			}
+		}
+	}
+}
+
+// TestDyingAndAnEditInBetweenLosesNothingThatStillStands is the hard case: the run
+// dies, a message it had claimed is edited, and the bytes it promised can never be
+// read again.
+func TestDyingAndAnEditInBetweenLosesNothingThatStillStands(t *testing.T) {
+	for _, after := range []bool{false, true} {
+		for n := 1; n < 40; n++ {
+			r := newRig(t)
+			r.graph.say(thread1, "101", "101", at(1), at(1), "since replaced", alice, bob)
+			r.graph.say(thread1, "102", "102", at(2), at(2), "two", bob, alice)
+			m := &mortality{dieAt: n, after: after}
+			_ = r.process(m).Handle(t.Context(), message(t, window(alice))) // it died; what it says does not matter
+			r.graph.edit("101", "999", at(5), "edited")
+			r.queue.take()
+			if err := r.process(&mortality{}).Handle(t.Context(), message(t, conversation.Window{
+				Tenant: tenant, Custodian: alice, From: from, To: to, Pass: 2})); err != nil {
+				t.Fatalf("step %d, after=%t: %v", n, after, err)
+			}
+			got := r.archived()
+			if got[thread1+"|101|999"] != 1 || got[thread1+"|102|102"] != 1 || got[thread1+"|101|101"] > 1 {
+				t.Fatalf("died at step %d, after=%t: archive holds %v", n, after, got)
+			}
+		}
+	}
+}
+
+// TestACustodianCompletesWhatAnotherPromised: Alice's run dies between claim and blob;
+// Bob has the same bytes and no reason to wait.
+func TestACustodianCompletesWhatAnotherPromised(t *testing.T) {
+	for n := 1; n < 20; n++ {
+		r := newRig(t)
+		r.lease = time.Hour
+		keys := r.talk()
+		_ = r.process(&mortality{dieAt: n}).Handle(t.Context(), message(t, window(alice)))
+		r.queue.take()
+		if err := r.process(&mortality{}).Handle(t.Context(), message(t, window(bob))); err != nil {
+			t.Fatalf("step %d: %v", n, err)
+		}
+		if back := r.queue.take(); len(back) != 0 {
+			t.Fatalf("step %d: Bob's window was put back", n)
+		}
+		r.wantOnce(keys...)
+	}
+}
+
+func TestAFreshClaimOfBytesNobodyHasAnyMoreIsWaitedFor(t *testing.T) {
+	r := newRig(t)
+	r.lease = time.Hour
+	r.graph.say(thread1, "101", "101", at(1), at(1), "since replaced", alice, bob)
+	r.graph.say(thread1, "102", "102", at(2), at(2), "two", bob, alice)
+	// The claim is the second call after FinishedWindows and Slice; Seal is the fourth.
+	_ = r.process(&mortality{dieAt: 4}).Handle(t.Context(), message(t, window(alice)))
+	r.queue.take()
+	r.graph.edit("101", "999", at(5), "edited")
+	if err := r.process(&mortality{}).Handle(t.Context(), message(t, window(bob))); err != nil {
+		t.Fatal(err)
+	}
+	if back := r.queue.take(); len(back) != 1 {
+		t.Fatalf("%d windows were put back, want Bob's", len(back))
+	}
+	done, err := r.catalog.FinishedWindows(t.Context(), bob, 1, from, to)
+	if err != nil || len(done) != 0 {
+		t.Fatalf("Bob's window is finished (%v, %v) though a version of it is only promised", done, err)
+	}
+}
+
+func TestManyRunsAtOnceStoreEachVersionOnce(t *testing.T) {
+	r := newRig(t)
+	var keys []string
+	people := []teams.PersonID{alice, bob}
+	for i := range 120 {
+		id := fmt.Sprint(1000 + i)
+		thread := []string{thread1, thread2}[i%2]
+		r.graph.say(thread, id, id, at(i%24), at(i%24), "text", people...)
+		keys = append(keys, thread+"|"+id+"|"+id)
+	}
+	var group sync.WaitGroup
+	for i := range 8 {
+		group.Go(func() {
+			body := message(t, window(people[i%2]))
+			for range 50 {
+				if err := r.process(&mortality{}).Handle(t.Context(), body); err != nil {
+					t.Error(err)
+					return
+				}
+				done, err := r.catalog.FinishedWindows(t.Context(), people[i%2], 1, from, to)
+				if err != nil {
+					t.Error(err)
+				}
+				if len(done) > 0 {
+					return
+				}
+			}
+		})
+	}
+	group.Wait()
+	r.wantOnce(keys...)
+}
+
+func TestAWindowThatDoesNotFitOnePageIsCutAndNeverPaged(t *testing.T) {
+	r := newRig(t)
+	r.graph.top = 5
+	var keys []string
+	for i := range 60 {
+		id := fmt.Sprint(1000 + i)
+		sent := day.Add(time.Duration(i) * 17 * time.Minute)
+		r.graph.say(thread1, id, id, sent, sent, "text", alice)
+		keys = append(keys, thread1+"|"+id+"|"+id)
+	}
+	r.graph.answer = func(int) (msgraph.Page, error, bool) { return msgraph.Page{}, nil, false }
+	if err := r.process(&mortality{}).Handle(t.Context(), message(t, window(alice))); err != nil {
+		t.Fatal(err)
+	}
+	r.wantOnce(keys...)
+	done, err := r.catalog.FinishedWindows(t.Context(), alice, 1, from, to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reached := from
+	for _, d := range done {
+		if d.From.After(reached.Add(-conversation.Resolution)) && d.From.After(from) {
+			t.Errorf("window starts at %s, behind %s: a message between would be lost", d.From, reached)
+		}
+		if d.Returned > 5 {
+			t.Errorf("a finished window returned %d messages, more than a page", d.Returned)
+		}
+		reached = d.To
+	}
+	if !reached.Equal(to) {
+		t.Errorf("finished windows reach %s, want %s", reached, to)
+	}
+}
+
+// TestAMomentWithMoreThanAPageIsReadPageByPage: a second can hold more messages than
+// a page, and then there is nothing left to cut.
+func TestAMomentWithMoreThanAPageIsReadPageByPage(t *testing.T) {
+	r := newRig(t)
+	r.graph.top = 5
+	var keys []string
+	for i := range 23 {
+		id := fmt.Sprint(1000 + i)
+		r.graph.say(thread1, id, id, at(4), at(4), "text", alice)
+		keys = append(keys, thread1+"|"+id+"|"+id)
+	}
+	if err := r.process(&mortality{}).Handle(t.Context(), message(t, window(alice))); err != nil {
+		t.Fatal(err)
+	}
+	r.wantOnce(keys...)
+}
+
+func TestAnEditIsKeptBesideTheVersionBeforeIt(t *testing.T) {
+	r := newRig(t)
+	r.graph.say(thread1, "101", "101", at(1), at(1), "since replaced", alice)
+	if err := r.process(&mortality{}).Handle(t.Context(), message(t, window(alice))); err != nil {
+		t.Fatal(err)
+	}
+	r.graph.edit("101", "202", to.Add(time.Hour), "edited the next day")
+	next := conversation.Window{Tenant: tenant, Custodian: alice, From: to.Add(-conversation.Overlap), To: to.Add(24 * time.Hour), Pass: 1}
+	if err := r.process(&mortality{}).Handle(t.Context(), message(t, next)); err != nil {
+		t.Fatal(err)
+	}
+	r.wantOnce(thread1+"|101|101", thread1+"|101|202")
+	if n := len(r.catalog.All()); n != 1 {
+		t.Errorf("the edit made %d conversations, want it in the day the message was sent", n)
+	}
+}
+
+func TestBadAnswersOfGraphLoseNothing(t *testing.T) {
+	circle := msgraph.Page{Next: "circle"}
+	for name, answer := range map[string]func(n int) (msgraph.Page, error, bool){
+		"an empty page with a nextLink":       func(n int) (msgraph.Page, error, bool) { return msgraph.Page{Next: "skip=0"}, nil, n == 1 },
+		"a nextLink in a circle":              func(n int) (msgraph.Page, error, bool) { return circle, nil, n <= 3 },
+		"a nextLink to a foreign host":        func(n int) (msgraph.Page, error, bool) { return msgraph.Page{}, msgraph.ErrForeignLink, n == 1 },
+		"an oversized or truncated page":      func(n int) (msgraph.Page, error, bool) { return msgraph.Page{}, msgraph.ErrPage, n == 1 },
+		"throttling beyond all retries":       func(n int) (msgraph.Page, error, bool) { return msgraph.Page{}, &msgraph.Error{Status: 429}, n == 1 },
+		"a server error beyond all retries":   func(n int) (msgraph.Page, error, bool) { return msgraph.Page{}, &msgraph.Error{Status: 504}, n == 1 },
+		"an expired continuation, asked anew": func(n int) (msgraph.Page, error, bool) { return msgraph.Page{}, &msgraph.Error{Status: 400}, n == 1 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			keys := r.talk()
+			r.graph.answer = answer
+			bodies := [][]byte{message(t, window(alice))}
+			for len(bodies) > 0 {
+				if err := r.process(&mortality{}).Handle(t.Context(), bodies[0]); err != nil {
+					t.Fatal(err)
+				}
+				bodies = append(bodies[1:], r.queue.take()...)
+			}
+			r.wantOnce(keys...)
+		})
+	}
+}
+
+func TestWhatCannotBeReadAsAMessageIsKeptAsItIsOnce(t *testing.T) {
+	r := newRig(t)
+	odd := []string{
+		`{"id":"1","etag":"1","chatId":"../../x","createdDateTime":"2026-03-02T01:00:00Z"}`,
+		`{"id":17,"etag":"1","chatId":"19:a@thread.v2"}`,
+		`{"etag":"1","chatId":"19:a@thread.v2","createdDateTime":"2026-03-02T01:00:00Z"}`,
+		`["not","an","object"]`,
+		`{"id":"x","etag":"1","chatId":"19:a@thread.v2","createdDateTime":"never"}`,
+	}
+	for _, raw := range odd {
+		r.graph.messages[alice] = append(r.graph.messages[alice], item{at(1), []byte(raw)})
+	}
+	r.graph.say(thread1, "101", "101", at(1), at(1), "in their midst", alice)
+	for pass := 1; pass <= 2; pass++ {
+		w := window(alice)
+		w.Pass = pass
+		if err := r.process(&mortality{}).Handle(t.Context(), message(t, w)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	total := 0
+	for k, n := range r.archived() {
+		if n != 1 {
+			t.Errorf("%s is archived %d times", k, n)
+		}
+		total++
+	}
+	if total != len(odd)+1 {
+		t.Errorf("%d items are archived, want %d", total, len(odd)+1)
+	}
+}
+
+func TestAMessageWithFieldsNobodyKnowsKeepsThem(t *testing.T) {
+	r := newRig(t)
+	raw := `{"id":"5","etag":"5","chatId":"` + thread1 + `","messageType":"hologram","createdDateTime":"2026-03-02T01:00:00Z","fromTheFuture":{"x":[1,2,{}]}}`
+	r.graph.messages[alice] = []item{{at(1), []byte(raw)}}
+	if err := r.process(&mortality{}).Handle(t.Context(), message(t, window(alice))); err != nil {
+		t.Fatal(err)
+	}
+	r.wantOnce(thread1 + "|5|5")
+}
+
+func TestForgedQueueMessagesAreParkedAndReadNothing(t *testing.T) {
+	stranger := teams.PersonID("cccccccc-cccc-4ccc-8ccc-cccccccccccc")
+	foreign := window(alice)
+	foreign.Tenant = "22222222-2222-4222-8222-222222222222"
+	before := window(alice)
+	before.From, before.To = day.AddDate(-3, 0, 0), day.AddDate(-3, 0, 1)
+	for name, body := range map[string][]byte{
+		"not JSON":                           []byte("hello"),
+		"an array":                           []byte("[]"),
+		"an unknown field":                   []byte(strings.Replace(string(message(t, window(alice))), "{", `{"force":true,`, 1)),
+		"another version":                    []byte(strings.Replace(string(message(t, window(alice))), `"stenoV":1`, `"stenoV":2`, 1)),
+		"another tenant":                     message(t, foreign),
+		"somebody not on the roster":         message(t, window(stranger)),
+		"a time before anybody was recorded": message(t, before),
+		"nothing":                            nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			r.talk()
+			err := r.process(&mortality{}).Handle(t.Context(), body)
+			if !errors.Is(err, funchost.ErrPoison) {
+				t.Errorf("error is %v, want one that parks the message", err)
+			}
+			if r.graph.asked != 0 || len(r.blobs.Names()) != 0 {
+				t.Errorf("%d requests and %d blobs came of it", r.graph.asked, len(r.blobs.Names()))
+			}
+		})
+	}
+}
+
+func TestAWindowIsReadOnlyAsFarAsItsCustodianWasRecorded(t *testing.T) {
+	r := newRig(t)
+	noon := at(12)
+	if err := r.roster.Apply(t.Context(), policy.Change{Closed: []policy.Period{{
+		Person: alice, Role: policy.RecordedUser, Desk: "d", From: day.AddDate(-1, 0, 0), To: noon}}}); err != nil {
+		t.Fatal(err)
+	}
+	r.graph.say(thread1, "101", "101", at(11), at(11), "in the morning", alice)
+	r.graph.say(thread1, "102", "102", at(13), at(13), "in the afternoon", alice)
+	if err := r.process(&mortality{}).Handle(t.Context(), message(t, window(alice))); err != nil {
+		t.Fatal(err)
+	}
+	r.wantOnce(thread1 + "|101|101")
+}
+
+func TestARefusalThatNoRetryCuresIsParkedWithItsReason(t *testing.T) {
+	for _, status := range []int{402, 403, 404, 412} {
+		r := newRig(t)
+		r.graph.answer = func(int) (msgraph.Page, error, bool) {
+			return msgraph.Page{}, &msgraph.Error{Status: status, Code: "Forbidden", RequestID: "abc"}, true
+		}
+		err := r.process(&mortality{}).Handle(t.Context(), message(t, window(alice)))
+		if !errors.Is(err, funchost.ErrPoison) || !strings.Contains(err.Error(), fmt.Sprint(status)) || !strings.Contains(err.Error(), "abc") {
+			t.Errorf("status %d: error is %v, want it parked with status and request id", status, err)
+		}
+	}
+}
+
+func TestAWindowIsParkedAfterItsLastAttempt(t *testing.T) {
+	r := newRig(t)
+	r.graph.answer = func(int) (msgraph.Page, error, bool) { return msgraph.Page{}, &msgraph.Error{Status: 503}, true }
+	body, runs := message(t, window(alice)), 0
+	for {
+		runs++
+		err := r.process(&mortality{}).Handle(t.Context(), body)
+		if errors.Is(err, funchost.ErrPoison) {
+			break
+		}
+		if err != nil || runs > 100 {
+			t.Fatalf("run %d: %v", runs, err)
+		}
+		body = r.queue.take()[0]
+	}
+	if runs != chatexport.MaxAttempts+1 {
+		t.Errorf("parked after %d runs, want %d", runs, chatexport.MaxAttempts+1)
+	}
+}
+
+func TestADeadlineAsksForRedeliveryAndLosesNothing(t *testing.T) {
+	r := newRig(t)
+	keys := r.talk()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		r.graph.answer = func(int) (msgraph.Page, error, bool) {
+			<-ctx.Done()
+			return msgraph.Page{}, ctx.Err(), true
+		}
+		if err := r.process(&mortality{}).Handle(ctx, message(t, window(alice))); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("error is %v, want the deadline", err)
+		}
+	})
+	r.graph.answer = nil
+	if err := r.process(&mortality{}).Handle(t.Context(), message(t, window(alice))); err != nil {
+		t.Fatal(err)
+	}
+	r.wantOnce(keys...)
+}

@@ -1,0 +1,4 @@
+package azurite
+
+// InstallIn is Install for another folder.
+var InstallIn = install
