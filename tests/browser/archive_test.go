@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"testing"
@@ -168,11 +167,11 @@ func (a *archive) put(h conversation.BatchHeader, messages []conversation.Messag
 	return a.catalog.FinishWindow(ctx, conversation.WindowDone{Window: window}, []conversation.Conversation{now})
 }
 
-// reads lists the custody events of one action.
+// events lists the custody events of one action.
 func (a *archive) events(ctx context.Context, action custody.Action) ([]custody.Record, error) {
 	all, err := a.trail.Range(ctx, time.Now().Add(-time.Hour), time.Now().Add(time.Hour), 1<<20)
 	if err != nil {
-		return nil, errors.Join(errors.New("read trail"), err)
+		return nil, err
 	}
 	var out []custody.Record
 	for _, r := range all {

@@ -27,10 +27,13 @@ function useDark(): boolean {
 export function App({ nonce }: { nonce: string }) {
   return (
     <NonceContext value={nonce}>
-      <FluentProvider theme={useDark() ? webDarkTheme : webLightTheme} className="app">
-        <Router base={base.replace(/\/$/, "")}>
-          <Door />
-        </Router>
+      {/* A class here would go to menus and lists too, which Fluent lays over the page. */}
+      <FluentProvider theme={useDark() ? webDarkTheme : webLightTheme}>
+        <div className="app">
+          <Router base={base.replace(/\/$/, "")}>
+            <Door />
+          </Router>
+        </div>
       </FluentProvider>
     </NonceContext>
   );

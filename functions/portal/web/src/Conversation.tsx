@@ -5,7 +5,7 @@ import type { Conversation, ConversationDetail, Messages } from "./api-types";
 import { useLoading, usePortal } from "./loading";
 import { MessageItem } from "./Message";
 import { Busy, Failure, Notice } from "./states";
-import { formatDateTime, formatDay, kindNames, nameList, nameOf, plural } from "./words";
+import { formatDateTime, formatDay, kindNames, nameOf, plural, titleOf } from "./words";
 
 /** One day of a thread. Opening it is an event of the custody log. */
 export function ConversationPage({ id }: { id: string }) {
@@ -38,10 +38,9 @@ export function ConversationPage({ id }: { id: string }) {
 }
 
 function Opened({ detail, messages }: { detail: ConversationDetail; messages: Messages }) {
-  const names = (detail.participants ?? []).map((p) => p.name || p.id);
   return (
     <>
-      <h1>{names.length > 0 ? nameList(names, 4) : kindNames[detail.kind]}</h1>
+      <h1>{titleOf(detail, 4)}</h1>
       <p className="lead">{kindNames[detail.kind]} · {formatDay(detail.id)} (UTC)</p>
       <MessageBar intent="info" layout="multiline">
         <MessageBarBody>

@@ -6,7 +6,7 @@ import type { ApiError } from "./api";
 import type { Conversation } from "./api-types";
 import { asApiError, useLoading, usePortal } from "./loading";
 import { Busy, Failure, Notice } from "./states";
-import { formatDate, formatDateTime, formatTime, kindNames, nameList, nameOf, plural } from "./words";
+import { formatDate, formatDateTime, formatTime, kindNames, nameList, nameOf, plural, titleOf } from "./words";
 
 const icons: Record<Conversation["kind"], typeof ChatRegular> = {
   oneOnOne: ChatRegular,
@@ -261,7 +261,7 @@ function Row({ conversation: c }: { conversation: Conversation }) {
   return (
     <tr role="row">
       <th role="rowheader" scope="row">
-        <Link href={`/conversations/${c.id}`} title={names.join(", ")}>{names.length > 0 ? nameList(names) : "System events only"}</Link>
+        <Link href={`/conversations/${c.id}`} title={names.join(", ")}>{titleOf(c)}</Link>
       </th>
       <td role="cell" data-label="Kind"><span className="kind"><Icon aria-hidden="true" />{kindNames[c.kind]}</span></td>
       <td role="cell" data-label="First message"><time dateTime={c.first} title={`${c.first} (UTC)`}>{formatDateTime(c.first)}</time></td>

@@ -58,7 +58,7 @@ export function MessageItem({ message, conversation, recorded }: { message: Mess
           <span className="author">{author}</span>
           <Moment at={message.sent} />
           {recorded && <Badge appearance="tint" color="brand">Recorded user</Badge>}
-          {identity && <Badge appearance="tint" color="important">{identity}</Badge>}
+          {identity && <Badge appearance="tint" color="severe">{identity}</Badge>}
           {edited && <Badge appearance="tint" color="informative">Edited</Badge>}
           {message.unclear && <Badge appearance="tint" color="warning">Could not be read as a message</Badge>}
         </header>

@@ -1,3 +1,4 @@
+import { webLightTheme } from "@fluentui/react-components";
 import DOMPurify from "dompurify";
 import { createContext, use, useEffect, useMemo, useRef, useState } from "react";
 
@@ -27,8 +28,11 @@ const tags = [
   "li", "table", "thead", "tbody", "tr", "td", "th", "h1", "h2", "h3", "hr", "a",
 ];
 
+// Fluent's own, so that a message looks the same in and out of a frame.
+const font = `14px ${webLightTheme.fontFamilyBase}`;
+
 const style = `
-:root { color-scheme: light dark; font: 14px/20px "Segoe UI", system-ui, sans-serif; color: light-dark(#242424, #ffffff); }
+:root { color-scheme: light dark; font: ${font}; line-height: 20px; color: light-dark(#242424, #ffffff); }
 body { margin: 0; overflow-wrap: anywhere; }
 p, div, ul, ol, table, h1, h2, h3, blockquote, pre { margin: 0 0 4px; }
 h1, h2, h3 { font-size: 16px; line-height: 24px; }
@@ -67,14 +71,29 @@ function purify(html: string): HTMLElement {
 }
 
 const lineHeight = 20;
+/** A message higher than this scrolls in its frame. */
+const maxHeight = 2400;
 const blocks = new Set(["P", "DIV", "UL", "OL", "LI", "TABLE", "THEAD", "TBODY", "TR", "H1", "H2", "H3", "BLOCKQUOTE", "PRE", "HR"]);
 const ruler = document.createElement("canvas").getContext("2d");
 
-function lines(text: string, width: number): number {
+/** How many lines a text fills, breaking where a browser may break it. */
+function lines(text: string, available: number): number {
+  const width = Math.max(available, 40);
   if (!ruler) return Math.ceil((text.length * 8) / width);
-  ruler.font = '14px "Segoe UI", system-ui, sans-serif';
-  // Words do not fill a line to its end.
-  return Math.max(1, Math.ceil((ruler.measureText(text).width * 1.08) / Math.max(width, 40)));
+  ruler.font = font;
+  let count = 1;
+  let x = 0;
+  for (const token of text.split(/(?<=[ \-/?])/)) {
+    const ink = ruler.measureText(token.trimEnd()).width * 1.03; // some of it may be bold
+    if (x > 0 && x + ink > width) {
+      count++;
+      x = 0;
+    }
+    count += Math.floor(ink / width); // a word longer than a line is cut
+    x += ink > width ? ink % width : ruler.measureText(token).width;
+    if (count * lineHeight > maxHeight) break;
+  }
+  return count;
 }
 
 /** About how high a node stands in a column of this width. */
@@ -132,6 +151,6 @@ export function MessageFrame({ html, title }: { html: string; title: string }) {
     () => `<!doctype html><html lang="en"><head><meta charset="utf-8"><style nonce="${nonce}">${style}</style></head><body>${body.innerHTML}</body></html>`,
     [body, nonce],
   );
-  const height = useMemo(() => Math.min(2400, Math.max(lineHeight, heightOf(body, width)) + 4), [body, width]);
+  const height = useMemo(() => Math.min(maxHeight, Math.max(lineHeight, heightOf(body, width)) + 4), [body, width]);
   return <iframe ref={frame} className="message-frame" title={title} sandbox="" loading="lazy" referrerPolicy="no-referrer" srcDoc={source} style={{ height }} />;
 }

@@ -25,6 +25,13 @@ export const kindNames: Record<Conversation["kind"], string> = {
 
 export const plural = (n: number, one: string, many = one + "s") => `${n.toLocaleString()} ${n === 1 ? one : many}`;
 
+/** What a conversation is called: by who wrote in it, or by what it is. */
+export function titleOf(c: Pick<Conversation, "participants" | "thread">, shown = 3): string {
+  if (c.participants?.length) return nameList(c.participants.map((p) => p.name || p.id), shown);
+  // The thread under which the archive files what an export returned and nobody could read as a message.
+  return c.thread.startsWith("unclear:") ? "Unclear items" : "System events only";
+}
+
 /** The first names of a list, and how many more there are. */
 export function nameList(names: string[], shown = 3): string {
   if (names.length === 0) return "Nobody";
