@@ -95,6 +95,8 @@ test("a thread shows edits, deletions, quotes, reactions, attachments and system
   await deleted.getByRole("button", { name: "Details" }).click();
   await deleted.getByText("SHA-256").first().waitFor();
   await assertAccessible(page, "conversation");
+  await page.locator("iframe").last().scrollIntoViewIfNeeded();
+  await page.frameLocator("iframe").last().getByText("41.25").waitFor();
   await shot(page, "conversation", true);
   assertQuiet(seen);
   await context.close();
@@ -127,6 +129,21 @@ test("the original is saved byte for byte, and its digest is checked", async () 
   await page.route("**/original", (r) => r.fulfill({ body: "{}" }));
   await message.getByRole("button", { name: "Download original" }).last().click();
   await message.getByText("Not saved: the bytes do not have this SHA-256").waitFor();
+  await context.close();
+});
+
+test("a conversation says when versions are still being stored and when it is cut", async () => {
+  const { page, context, seen } = await signedIn("Sofia Lindqvist");
+  await page.route("**/messages", async (route) => {
+    const response = await route.fetch();
+    await route.fulfill({ response, json: { ...(await response.json()), pending: 2, truncated: true } });
+  });
+  await page.goto(origin + conversation(story.desk));
+  await page.getByText("2 versions are still being stored.").waitFor();
+  await page.getByText("larger than one page may show").waitFor();
+  await assertAccessible(page, "pending and cut");
+  await shot(page, "pending");
+  assertQuiet(seen);
   await context.close();
 });
 

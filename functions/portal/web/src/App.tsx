@@ -102,7 +102,7 @@ function Inside({ signIn }: { signIn: SignIn }) {
   return (
     <PortalContext value={portal}>
       <a className="skip" href="#main">Skip to content</a>
-      <Top signOut={() => void signIn.signOut()} />
+      <Top account={signIn.account()?.name ?? ""} signOut={() => void signIn.signOut()} />
       <div className="columns">
         <Navigation />
         <Pages />
@@ -111,9 +111,9 @@ function Inside({ signIn }: { signIn: SignIn }) {
   );
 }
 
-function Top({ signOut }: { signOut: () => void }) {
+function Top({ account, signOut }: { account: string; signOut: () => void }) {
   const { session } = usePortal();
-  const name = session.name || session.address || "You";
+  const name = session.name || account || session.address || "You";
   return (
     <header className="top">
       <Link href="/" className="brand">Steno</Link>

@@ -46,7 +46,8 @@ export function MessageItem({ message, conversation, recorded }: { message: Mess
   const shown = shownOf(message.versions);
   if (!shown) return null;
   const { last, content, edited } = shown;
-  if (message.type !== "message" && !message.unclear) return <SystemEvent message={message} conversation={conversation} />;
+  // A message of a type that is not known yet is shown whole; only what nobody sent is an event.
+  if (message.type !== "message" && !message.from.id && !message.unclear) return <SystemEvent message={message} conversation={conversation} />;
   const author = message.unclear ? "Unclear item" : message.from.name || message.from.id || "Unknown sender";
   const identity = identityNames[message.from.kind ?? "aadUser"] ?? "External";
   const earlier = message.versions.slice(0, -1);
