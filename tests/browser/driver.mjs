@@ -3,6 +3,7 @@
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
+import { setTimeout } from "node:timers/promises";
 import { chromium } from "playwright-core";
 
 export const origin = process.env.ORIGIN;
@@ -27,7 +28,7 @@ export const close = () => browser?.close();
 export async function visit(options = {}) {
   const context = await browser.newContext({ ignoreHTTPSErrors: true, locale: "en-US", timezoneId: "Europe/Vienna", viewport: { width: 1280, height: 900 }, ...options });
   const page = await context.newPage();
-  page.setDefaultTimeout(10_000);
+  page.setDefaultTimeout(20_000);
   const seen = { abroad: [], dialogs: [], complaints: [] };
   context.on("request", (r) => {
     const url = r.url();
@@ -69,4 +70,17 @@ export async function audit(page) {
   return violations.flatMap((v) => v.nodes.map((n) => `${v.id}: ${n.target.join(" ")}: ${n.failureSummary}`));
 }
 
-export const shot = (page, name, fullPage = false) => page.screenshot({ path: join(process.env.SCREENSHOTS, `${name}.png`), fullPage });
+/** Repeats a check until it holds, and lets its last failure through when it does not within 5 s. */
+export async function eventually(check) {
+  for (const end = Date.now() + 5000; ; ) {
+    try {
+      return await check();
+    } catch (e) {
+      if (Date.now() > end) throw e;
+      await setTimeout(50);
+    }
+  }
+}
+
+/** Leaves a picture of what is in view, for people to look at. */
+export const shot = (page, name) => page.screenshot({ path: join(process.env.SCREENSHOTS, `${name}.png`) });
