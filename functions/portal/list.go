@@ -213,7 +213,7 @@ func (p *Portal) answerList(w http.ResponseWriter, r *http.Request, c caller, pa
 	out := listAnswer{Conversations: []conversation.Conversation{}}
 	for _, conv := range page.Conversations {
 		if p.maySee(c.grant, conv) {
-			out.Conversations = append(out.Conversations, conv)
+			out.Conversations = append(out.Conversations, visibleNames(conv))
 		}
 	}
 	if n := len(page.Conversations); page.More && n > 0 {

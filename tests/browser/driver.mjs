@@ -5,6 +5,7 @@ import { createRequire } from "node:module";
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
 import { chromium } from "playwright-core";
+import { answerFaults } from "./schema.mjs";
 
 export const origin = process.env.ORIGIN;
 export const story = JSON.parse(process.env.STORY);
@@ -33,6 +34,16 @@ export async function visit(options = {}) {
   context.on("request", (r) => {
     const url = r.url();
     if (!url.startsWith(origin + "/") && !url.startsWith("data:") && !url.startsWith("blob:") && url !== "about:srcdoc" && url !== "about:blank") seen.abroad.push(url);
+  });
+  page.on("requestfinished", async (request) => {
+    const response = await request.response();
+    const type = response.headers()["content-type"] ?? "";
+    try {
+      seen.complaints.push(...answerFaults(request.url(), response.status(), type, type.includes("json") ? await response.text() : ""));
+    } catch (e) {
+      // A page that was left takes its answers with it.
+      if (!/No resource|No data found|has been closed|Target page/.test(String(e))) seen.complaints.push(String(e));
+    }
   });
   page.on("dialog", (d) => {
     seen.dialogs.push(d.message());

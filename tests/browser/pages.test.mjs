@@ -322,6 +322,29 @@ describe("portal", { concurrency: 2 }, () => {
     await context.close();
   });
 
+  test("an old token is renewed without a frame, and when that ends a sign-in is asked for", async () => {
+    const { page, context, seen } = await visit();
+    const grants = [];
+    await page.route(/\/oauth2\/v2\.0\/token/, async (route) => {
+      const grant = new URLSearchParams(route.request().postData()).get("grant_type");
+      grants.push(grant);
+      if (grants.length > 3) return route.fulfill({ status: 400, json: { error: "invalid_grant", error_description: "AADSTS70008: expired", error_codes: [70008] } });
+      const response = await route.fetch();
+      return route.fulfill({ response, json: { ...(await response.json()), expires_in: 1, ext_expires_in: 1 } });
+    });
+    await page.goto(`${origin}/steno/people`);
+    await page.getByRole("button", { name: "Sign in" }).click();
+    await page.getByRole("button", { name: "Sofia Lindqvist" }).click();
+    await page.getByRole("table").waitFor();
+    assert.deepEqual(new Set(grants), new Set(["authorization_code", "refresh_token"]));
+    assertQuiet(seen);
+    grants.length = 4;
+    await page.getByRole("link", { name: "Conversations" }).click();
+    await page.getByRole("heading", { name: "Your sign-in has ended" }).waitFor();
+    assert.equal(page.frames().length, 1);
+    await context.close();
+  });
+
   test("signing out forgets the sign-in", async () => {
     const { page, context, seen } = await signedIn("Sofia Lindqvist");
     await page.getByRole("button", { name: "Sofia Lindqvist" }).click();
