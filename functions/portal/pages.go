@@ -64,7 +64,7 @@ func newPages(c Config) (*pages, error) {
 	connect := "'self' " + authority.Scheme + "://" + authority.Host
 	p.policy = "default-src 'none'; script-src 'self'; style-src 'self' 'nonce-" + noncePlaceholder + "'; img-src 'self' data: blob:; " +
 		"media-src 'self' blob:; font-src 'self'; connect-src " + connect + "; frame-src 'self'; worker-src 'self' blob:; base-uri 'none'; " +
-		"form-action 'self'; frame-ancestors 'none'; object-src 'none'"
+		"form-action 'self'; frame-ancestors 'none'; object-src 'none'; require-trusted-types-for 'script'; trusted-types dompurify steno-message"
 	p.index, err = fs.ReadFile(files, "index.html")
 	if errors.Is(err, fs.ErrNotExist) {
 		p.index = []byte("<!doctype html><title>Steno</title><p>The pages were not built into this handler.</p>")

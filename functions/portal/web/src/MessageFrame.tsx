@@ -1,6 +1,6 @@
 import { webLightTheme } from "@fluentui/react-components";
 import DOMPurify from "dompurify";
-import { createContext, use, useEffect, useMemo, useRef, useState } from "react";
+import { createContext, use, useEffect, useLayoutEffect, useMemo, useRef, useState } from "react";
 
 /*
  * How message HTML is shown.
@@ -14,6 +14,16 @@ import { createContext, use, useEffect, useMemo, useRef, useState } from "react"
  * same, and it is set as text, never as markup. Frames are made for messages whose markup carries meaning (quotes,
  * lists, tables, links, emphasis, code), and the browser loads a frame when it comes near the view.
  */
+
+/*
+ * The policy of the pages asks for trusted types: markup reaches the browser as a type that only named makers make,
+ * DOMPurify and the one here, and a string that reaches it by any other way is refused.
+ */
+interface MarkupMaker {
+  createHTML(markup: string): string; // a TrustedHTML, which stands where a string stands
+}
+const { trustedTypes } = window as { trustedTypes?: { createPolicy(name: string, rules: MarkupMaker): MarkupMaker } };
+const maker: MarkupMaker = trustedTypes?.createPolicy("steno-message", { createHTML: (markup) => markup }) ?? { createHTML: (markup) => markup };
 
 /** The nonce of this response, which style elements must carry. */
 export const NonceContext = createContext("");
@@ -151,6 +161,10 @@ export function MessageFrame({ html, title }: { html: string; title: string }) {
     () => `<!doctype html><html lang="en"><head><meta charset="utf-8"><style nonce="${nonce}">${style}</style></head><body>${body.innerHTML}</body></html>`,
     [body, nonce],
   );
+  // Not as an attribute: React would turn the trusted type into a string.
+  useLayoutEffect(() => {
+    if (frame.current) frame.current.srcdoc = maker.createHTML(source);
+  }, [source]);
   const height = useMemo(() => Math.min(maxHeight, Math.max(lineHeight, heightOf(body, width)) + 4), [body, width]);
-  return <iframe ref={frame} className="message-frame" title={title} sandbox="" loading="lazy" referrerPolicy="no-referrer" srcDoc={source} style={{ height }} />;
+  return <iframe ref={frame} className="message-frame" title={title} sandbox="" loading="lazy" referrerPolicy="no-referrer" style={{ height }} />;
 }
