@@ -2,6 +2,7 @@ package bench_test
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
@@ -9,27 +10,32 @@ import (
 	"time"
 )
 
-var stageOnce struct {
-	sync.Once
-	dir string
-	err error
-}
+// stagedIn is what TestMain removes in the end, empty if nothing was staged.
+var stagedIn string
 
-// appDir stages the built app once.
+// staged stages the built app once a process.
+var staged = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "steno-bench-")
+	if err != nil {
+		return "", err
+	}
+	stagedIn = dir
+	dir = filepath.Join(dir, "app")
+	cmd := exec.Command("go", "run", "./infra/package", "-out", dir)
+	cmd.Dir = "../.."
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return dir, nil
+})
+
 func appDir(t *testing.T) string {
 	t.Helper()
-	stageOnce.Do(func() {
-		stageOnce.dir = filepath.Join(t.TempDir(), "app")
-		cmd := exec.Command("go", "run", "./infra/package", "-out", stageOnce.dir)
-		cmd.Dir = "../.."
-		if out, err := cmd.CombinedOutput(); err != nil {
-			stageOnce.err = fmt.Errorf("%w: %s", err, out)
-		}
-	})
-	if stageOnce.err != nil {
-		t.Fatal(stageOnce.err)
+	dir, err := staged()
+	if err != nil {
+		t.Fatal(err)
 	}
-	return stageOnce.dir
+	return dir
 }
 
 // TestHandlerIsReadyInTime measures from the start of the process to its first answer.
