@@ -213,7 +213,7 @@ func (p *Portal) answerList(w http.ResponseWriter, r *http.Request, c caller, pa
 	out := listAnswer{Conversations: []conversation.Conversation{}}
 	for _, conv := range page.Conversations {
 		if p.maySee(c.grant, conv) {
-			out.Conversations = append(out.Conversations, conv)
+			out.Conversations = append(out.Conversations, visibleNames(conv))
 		}
 	}
 	if n := len(page.Conversations); page.More && n > 0 {
@@ -254,15 +254,22 @@ func (p *Portal) merged(ctx context.Context, people []teams.PersonID, q query) (
 	return mergePages(pages, q.page.Limit), nil
 }
 
+// mergePages joins pages. Each person's list has the facts as they were when her own
+// export last returned the conversation, so of several the one with the most versions
+// is the latest.
 func mergePages(pages []conversation.Page, limit int) conversation.Page {
-	seen := map[conversation.ID]bool{}
+	at := map[conversation.ID]int{}
 	var out conversation.Page
 	for _, page := range pages {
 		out.More = out.More || page.More
 		for _, c := range page.Conversations {
-			if !seen[c.ID] {
-				seen[c.ID] = true
+			i, seen := at[c.ID]
+			switch {
+			case !seen:
+				at[c.ID] = len(out.Conversations)
 				out.Conversations = append(out.Conversations, c)
+			case c.Versions > out.Conversations[i].Versions:
+				out.Conversations[i] = c
 			}
 		}
 	}
