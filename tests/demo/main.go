@@ -34,13 +34,19 @@ func main() {
 	var o options
 	flag.BoolVar(&o.check, "check", false, "run the story once, compare the archive with the tenant, and exit")
 	flag.BoolVar(&o.faults, "faults", true, "with -check: let the tenant misbehave")
-	flag.IntVar(&o.messages, "messages", 1000, "messages of history in the tenant")
+	flag.IntVar(&o.messages, "messages", 0, "messages of history in the tenant; 0 means 1,000 with -check and 4,000 without")
 	flag.IntVar(&o.people, "people", 40, "people in the tenant")
 	flag.Uint64Var(&o.seed, "seed", 1, "seed of the tenant")
 	flag.StringVar(&o.addr, "addr", "127.0.0.1:8443", "where the portal listens; with -check any free port")
 	flag.StringVar(&o.app, "app", "", "staged app; empty stages one")
 	flag.BoolVar(&o.verbose, "v", false, "print the lines of the app")
 	flag.Parse()
+	if o.messages == 0 {
+		o.messages = 4000
+		if o.check {
+			o.messages = 1000
+		}
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, o)
 	stop()
