@@ -57,8 +57,10 @@ type Roster interface {
 	// People returns the directory's words on the people asked for; unknown ones are absent.
 	People(ctx context.Context, ids []teams.PersonID) (map[teams.PersonID]Person, error)
 	// Apply stores a change. It may be called again with the same change after a
-	// crash: opening an open period and closing a closed one change nothing.
-	// When it returns nil the whole change is durable.
+	// crash: opening a period that is known and closing a closed one change nothing.
+	// A period is known by person, role, desk and From, to the millisecond.
+	// When it returns nil the whole change is durable. Two changes of one tenant must
+	// not be applied at the same time; group sync is a timer, which runs once.
 	Apply(ctx context.Context, change Change) error
 }
 

