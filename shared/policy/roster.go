@@ -40,9 +40,10 @@ func (p Period) Covers(t time.Time) bool {
 	return !t.Before(p.From) && (p.Open() || t.Before(p.To))
 }
 
-// Overlaps reports whether the period shares a moment with [from, to).
+// Overlaps reports whether the period shares a moment with [from, to). A period or a
+// stretch that ends where or before it starts has no moment to share.
 func (p Period) Overlaps(from, to time.Time) bool {
-	return p.From.Before(to) && (p.Open() || from.Before(p.To))
+	return from.Before(to) && p.From.Before(to) && (p.Open() || from.Before(p.To) && p.From.Before(p.To))
 }
 
 // Roster is the store of people and their periods.
