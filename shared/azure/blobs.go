@@ -49,7 +49,7 @@ func (b *Blobs) Create(ctx context.Context, name string, body []byte) error {
 		return evidence.ErrExists
 	}
 	if err != nil {
-		return fmt.Errorf("create blob: %w", err)
+		return fmt.Errorf("create blob: %w", hide(err))
 	}
 	return nil
 }
@@ -61,7 +61,7 @@ func (b *Blobs) Size(ctx context.Context, name string) (int64, error) {
 		return 0, evidence.ErrNotFound
 	}
 	if err != nil {
-		return 0, fmt.Errorf("read blob properties: %w", err)
+		return 0, fmt.Errorf("read blob properties: %w", hide(err))
 	}
 	if p.ContentLength == nil {
 		return 0, errors.New("read blob properties: no length in the answer")
@@ -71,8 +71,8 @@ func (b *Blobs) Size(ctx context.Context, name string) (int64, error) {
 
 // ReadAt costs one read operation.
 func (b *Blobs) ReadAt(ctx context.Context, name string, off, n int64) ([]byte, error) {
-	if n == 0 {
-		return nil, nil
+	if off < 0 || n < 1 {
+		return nil, fmt.Errorf("read blob: no range of %d bytes at %d", n, off)
 	}
 	r, err := b.c.NewBlobClient(name).DownloadStream(ctx, &blob.DownloadStreamOptions{
 		Range: blob.HTTPRange{Offset: off, Count: n},
@@ -81,15 +81,18 @@ func (b *Blobs) ReadAt(ctx context.Context, name string, off, n int64) ([]byte, 
 		return nil, evidence.ErrNotFound
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read blob: %w", err)
+		return nil, fmt.Errorf("read blob: %w", hide(err))
 	}
 	body := make([]byte, n)
 	_, err = io.ReadFull(r.Body, body)
 	if cerr := r.Body.Close(); err == nil {
 		err = cerr
 	}
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF // an empty body is no regular end
+	}
 	if err != nil {
-		return nil, fmt.Errorf("read blob at %d: %w", off, err)
+		return nil, fmt.Errorf("read blob at %d: %w", off, hide(err))
 	}
 	return body, nil
 }

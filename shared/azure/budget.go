@@ -47,7 +47,9 @@ type budgetRow struct {
 
 const budgetKey = "b-graph"
 
-// Take waits until one request may go.
+// Take waits until one request may go. It costs two operations a block, and two more
+// for each time another instance came first. Requests of a block that were not used in
+// their time may go later, so an instance that was idle can send a block at once.
 func (b *Budget) Take(ctx context.Context) error {
 	b.mu.Lock()
 	if b.left == 0 {
@@ -65,8 +67,8 @@ func (b *Budget) Take(ctx context.Context) error {
 	return sleepUntil(ctx, at)
 }
 
-// Pause keeps every instance from starting new blocks before until. Graph said so
-// in a Retry-After.
+// Pause keeps this instance from sending and every other from starting new blocks
+// before until. Graph said so in a Retry-After. It costs two operations.
 func (b *Budget) Pause(ctx context.Context, until time.Time) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -88,7 +90,7 @@ func (b *Budget) reserve(ctx context.Context, d time.Duration, notBefore time.Ti
 		switch {
 		case isNotFound(err):
 		case err != nil:
-			return time.Time{}, fmt.Errorf("read budget row: %w", err)
+			return time.Time{}, fmt.Errorf("read budget row: %w", hide(err))
 		default:
 			if err := errors.Join(json.Unmarshal(e.Value, &r), json.Unmarshal(r.Data, &held)); err != nil {
 				return time.Time{}, fmt.Errorf("read budget row: %w", err)

@@ -60,9 +60,20 @@ func invertedDay(t time.Time) string {
 	return fmt.Sprintf("%08d", 99999999-(y*10000+int(m)*100+d))
 }
 
-// invertedTime sorts later times first; 13 digits cover the years 1970 to 2286.
+// invertedTime sorts later times first; 13 digits cover the years 1970 to 2286, and
+// times outside of what a catalog holds count as its ends.
 func invertedTime(t time.Time) string {
-	return fmt.Sprintf("%013d", 9999999999999-t.UnixMilli())
+	return fmt.Sprintf("%013d", 9999999999999-within(t).UnixMilli())
+}
+
+func within(t time.Time) time.Time {
+	switch {
+	case t.Before(conversation.Earliest):
+		return conversation.Earliest
+	case t.After(conversation.Latest):
+		return conversation.Latest
+	}
+	return t
 }
 
 // Slice costs one query for up to 1,000 objects and receipts.
@@ -134,19 +145,11 @@ func (c *Catalog) Claim(ctx context.Context, was conversation.Slice, cl conversa
 }
 
 // FinishWindow costs one transaction for each month touched and one for the window,
-// unless more than 99 conversations are touched. Conversations come before the window
-// in every case.
+// and more only where 100 rows or 3 MiB do not hold what is touched. Conversations
+// come before the window in every case.
 func (c *Catalog) FinishWindow(ctx context.Context, done conversation.WindowDone, touched []conversation.Conversation) error {
 	months := map[string]*batch{}
 	person := &batch{partition: c.personPartition(done.Custodian)}
-	flush := func(b *batch, t *aztables.Client, limit int) error {
-		if len(b.actions) < limit && b.err == nil {
-			return nil
-		}
-		err := b.submit(ctx, t)
-		b.actions = nil
-		return err
-	}
 	for _, conv := range touched {
 		data, err := json.Marshal(conv)
 		if err != nil {
@@ -159,15 +162,19 @@ func (c *Catalog) FinishWindow(ctx context.Context, done conversation.WindowDone
 		key := positionKey(conv.Position())
 		months[p].add(aztables.TransactionTypeInsertReplace, row{PartitionKey: p, RowKey: key, Data: data}, "")
 		person.add(aztables.TransactionTypeInsertReplace, row{PartitionKey: person.partition, RowKey: "c-" + key, Data: data}, "")
-		if err := flush(months[p], c.byTime, maxBatch); err != nil {
-			return fmt.Errorf("index by time: %w", err)
+		if months[p].full(1) {
+			if err := months[p].submit(ctx, c.byTime); err != nil {
+				return fmt.Errorf("index by time: %w", err)
+			}
 		}
-		if err := flush(person, c.byPerson, maxBatch-1); err != nil {
-			return fmt.Errorf("index by person: %w", err)
+		if person.full(1) {
+			if err := person.submit(ctx, c.byPerson); err != nil {
+				return fmt.Errorf("index by person: %w", err)
+			}
 		}
 	}
 	for _, b := range months {
-		if err := flush(b, c.byTime, 0); err != nil {
+		if err := b.submit(ctx, c.byTime); err != nil {
 			return fmt.Errorf("index by time: %w", err)
 		}
 	}
@@ -176,7 +183,7 @@ func (c *Catalog) FinishWindow(ctx context.Context, done conversation.WindowDone
 		return fmt.Errorf("finish window: %w", err)
 	}
 	person.add(aztables.TransactionTypeInsertReplace, row{PartitionKey: person.partition, RowKey: "w-" + done.Key(), Data: data}, "")
-	if err := flush(person, c.byPerson, 0); err != nil {
+	if err := person.submit(ctx, c.byPerson); err != nil {
 		return fmt.Errorf("finish window: %w", err)
 	}
 	return nil
@@ -191,7 +198,7 @@ func (c *Catalog) FinishedWindows(ctx context.Context, custodian teams.PersonID,
 		if err := json.Unmarshal(r.Data, &d); err != nil {
 			return false, fmt.Errorf("read window record: %w", err)
 		}
-		if !d.To.After(to) {
+		if !d.From.Before(from) && !d.To.After(to) {
 			out = append(out, d)
 		}
 		return true, nil

@@ -47,7 +47,7 @@ func (k *Keys) Get(ctx context.Context, tenant teams.TenantID, unit, id string) 
 		return w, evidence.ErrNotFound
 	}
 	if err != nil {
-		return w, fmt.Errorf("read key: %w", err)
+		return w, fmt.Errorf("read key: %w", hide(err))
 	}
 	var r row
 	if err := json.Unmarshal(e.Value, &r); err != nil {
@@ -87,7 +87,7 @@ func (v *Vault) WrappingKey(ctx context.Context) (string, *rsa.PublicKey, error)
 	}
 	k, err := v.c.GetKey(ctx, v.name, "", nil)
 	if err != nil {
-		return "", nil, fmt.Errorf("read vault key %s: %w", v.name, err)
+		return "", nil, fmt.Errorf("read vault key %s: %w", v.name, hide(err))
 	}
 	if k.Key == nil || k.Key.KID == nil || k.Key.Kty == nil ||
 		(*k.Key.Kty != azkeys.KeyTypeRSA && *k.Key.Kty != azkeys.KeyTypeRSAHSM) || len(k.Key.E) > 4 {
@@ -109,7 +109,7 @@ func (v *Vault) Unwrap(ctx context.Context, id, alg string, wrapped []byte) ([]b
 		Algorithm: to.Ptr(azkeys.EncryptionAlgorithm(alg)), Value: wrapped,
 	}, nil)
 	if err != nil {
-		return nil, fmt.Errorf("unwrap with %s: %w", kid.Name(), err)
+		return nil, fmt.Errorf("unwrap with %s: %w", kid.Name(), hide(err))
 	}
 	return r.Result, nil
 }

@@ -48,12 +48,13 @@ func (c *Catalog) monthPartition(t time.Time) string {
 	return string(c.tenant) + "-" + t.UTC().Format("200601")
 }
 
-// ByTime costs one query for each month it has to look into.
+// ByTime costs one query for each month it has to look into, empty ones included.
 func (c *Catalog) ByTime(ctx context.Context, from, to time.Time, p conversation.PageRequest) (conversation.Page, error) {
 	limit, err := p.CheckLimit()
 	if err != nil {
 		return conversation.Page{}, err
 	}
+	from, to = within(ceil(from)), within(ceil(to))
 	newest := to.Add(-time.Millisecond)
 	k := timeRange(from, to, p.After, "")
 	if p.After.ID != "" && p.After.Start.Before(newest) {
@@ -75,7 +76,7 @@ func (c *Catalog) ByPerson(ctx context.Context, person teams.PersonID, from, to 
 	if err != nil {
 		return conversation.Page{}, err
 	}
-	k := timeRange(from, to, p.After, "c-")
+	k := timeRange(within(ceil(from)), within(ceil(to)), p.After, "c-")
 	k.partition = c.personPartition(person)
 	var page conversation.Page
 	if err := collect(ctx, c.byPerson, k, limit, &page, nil); err != nil {
@@ -103,7 +104,17 @@ func (c *Catalog) ByThread(ctx context.Context, thread conversation.ThreadKey, p
 	return page, nil
 }
 
+// ceil is the first whole millisecond that is not before t: starts are whole ones, so
+// a bound between two means the later.
+func ceil(t time.Time) time.Time {
+	if whole := t.Truncate(time.Millisecond); whole.Before(t) {
+		return whole.Add(time.Millisecond)
+	}
+	return t
+}
+
 // timeRange is the key range of starts in [from, to), newest first, behind a position.
+// Both are whole milliseconds.
 func timeRange(from, to time.Time, behind conversation.Position, lead string) keyRange {
 	k := keyRange{from: lead + invertedTime(to.Add(-time.Millisecond)), to: lead + invertedTime(from) + "~"}
 	if behind.ID != "" {

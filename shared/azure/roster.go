@@ -3,7 +3,9 @@ package azure
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/data/aztables"
@@ -83,7 +85,7 @@ func (r *Roster) People(ctx context.Context, ids []teams.PersonID) (map[teams.Pe
 				continue
 			}
 			if err != nil {
-				return nil, fmt.Errorf("read people: %w", err)
+				return nil, fmt.Errorf("read people: %w", hide(err))
 			}
 			var got row
 			if err := json.Unmarshal(e.Value, &got); err != nil {
@@ -112,8 +114,8 @@ func (r *Roster) People(ctx context.Context, ids []teams.PersonID) (map[teams.Pe
 }
 
 // Apply writes people first, then closed and opened periods, in transactions of up
-// to 100 rows. Both rows of a period are in one transaction. It changes nothing in
-// periods that are as the change wants them.
+// to 100 rows. Both rows of a period are in one transaction. Before, it reads the
+// periods of each role that changes, one query for every 1,000.
 func (r *Roster) Apply(ctx context.Context, change policy.Change) error {
 	b := &batch{partition: string(r.tenant)}
 	put := func(key string, v any) error {
@@ -124,38 +126,60 @@ func (r *Roster) Apply(ctx context.Context, change policy.Change) error {
 		b.add(aztables.TransactionTypeInsertReplace, row{PartitionKey: b.partition, RowKey: key, Data: data}, "")
 		return nil
 	}
-	flush := func(room int) error {
-		if len(b.actions)+room <= maxBatch {
-			return nil
-		}
-		err := b.submit(ctx, r.t)
-		b.actions = nil
-		return err
-	}
 	for _, p := range change.People {
-		if err := flush(1); err != nil {
-			return fmt.Errorf("write people: %w", err)
+		if b.full(1) {
+			if err := b.submit(ctx, r.t); err != nil {
+				return fmt.Errorf("write people: %w", err)
+			}
 		}
 		if err := put("h_"+string(p.ID), p); err != nil {
 			return err
 		}
 	}
-	for _, list := range [][]policy.Period{change.Closed, change.Opened} {
-		for _, p := range list {
-			if err := flush(2); err != nil {
+	due, err := r.due(ctx, slices.Concat(change.Closed, change.Opened))
+	if err != nil {
+		return err
+	}
+	for _, p := range due {
+		if b.full(2) {
+			if err := b.submit(ctx, r.t); err != nil {
 				return fmt.Errorf("write periods: %w", err)
 			}
-			p.From, p.To = p.From.UTC().Truncate(time.Millisecond), p.To.UTC().Truncate(time.Millisecond)
-			if err := put(byRole(p), p); err != nil {
-				return err
-			}
-			if err := put(byPerson(p), p); err != nil {
-				return err
-			}
+		}
+		if err := errors.Join(put(byRole(p), p), put(byPerson(p), p)); err != nil {
+			return err
 		}
 	}
-	if err := flush(maxBatch); err != nil {
+	if err := b.submit(ctx, r.t); err != nil {
 		return fmt.Errorf("write roster: %w", err)
 	}
 	return nil
+}
+
+// due leaves out the periods that are stored as the change wants them: a period is
+// opened once and closed once. A transaction may name a row once, so a period that is
+// opened and closed by the same change is written closed.
+func (r *Roster) due(ctx context.Context, periods []policy.Period) ([]policy.Period, error) {
+	known := map[string]policy.Period{}
+	seen := map[policy.Role]bool{}
+	var due []policy.Period
+	for _, p := range periods {
+		if !seen[p.Role] {
+			seen[p.Role] = true
+			stored, err := r.Periods(ctx, p.Role)
+			if err != nil {
+				return nil, err
+			}
+			for _, s := range stored {
+				known[byRole(s)] = s
+			}
+		}
+		p.From, p.To = p.From.UTC().Truncate(time.Millisecond), p.To.UTC().Truncate(time.Millisecond)
+		if was, ok := known[byRole(p)]; ok && (p.Open() || !was.Open()) {
+			continue
+		}
+		known[byRole(p)] = p
+		due = append(due, p)
+	}
+	return due, nil
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
@@ -42,9 +41,6 @@ type row struct {
 // https://learn.microsoft.com/rest/api/storageservices/understanding-the-table-service-data-model
 const maxData = 64 << 10
 
-// errConflict says that a condition of a write did not hold.
-var errConflict = errors.New("table: condition not met")
-
 func (r row) marshal() ([]byte, error) {
 	if len(r.Data) > maxData {
 		return nil, fmt.Errorf("row of %d bytes, more than the %d a property holds", len(r.Data), maxData)
@@ -77,7 +73,7 @@ func scan(ctx context.Context, c *aztables.Client, k keyRange, top int32, each f
 	for pager.More() {
 		page, err := pager.NextPage(ctx)
 		if err != nil {
-			return fmt.Errorf("query table: %w", err)
+			return fmt.Errorf("query table: %w", hide(err))
 		}
 		for _, e := range page.Entities {
 			var r row
@@ -121,11 +117,19 @@ func replace(ctx context.Context, c *aztables.Client, r row) error {
 type batch struct {
 	partition string
 	actions   []aztables.TransactionAction
+	size      int // of the entities in JSON
 	err       error
 }
 
-// maxBatch is how many rows one transaction may change.
-const maxBatch = 100
+// maxBatch is how many rows one transaction may change. Its body may have 4 MiB, of
+// which fullBatch leaves room for one more row and for what stands between the rows.
+const (
+	maxBatch  = 100
+	fullBatch = 3 << 20
+)
+
+// full reports whether the transaction should be sent before the next n rows.
+func (b *batch) full(n int) bool { return len(b.actions)+n > maxBatch || b.size > fullBatch }
 
 func (b *batch) add(kind aztables.TransactionType, r row, ifMatch string) {
 	if r.PartitionKey != b.partition {
@@ -142,10 +146,11 @@ func (b *batch) add(kind aztables.TransactionType, r row, ifMatch string) {
 		a.IfMatch = to.Ptr(azcore.ETag(ifMatch))
 	}
 	b.actions = append(b.actions, a)
+	b.size += len(body)
 }
 
-// submit runs the transaction; all or nothing, one operation. errConflict if a
-// condition did not hold.
+// submit runs the transaction, all or nothing, in one operation, and empties the
+// batch. errConflict if a condition did not hold.
 func (b *batch) submit(ctx context.Context, c *aztables.Client) error {
 	if b.err != nil {
 		return b.err
@@ -156,7 +161,9 @@ func (b *batch) submit(ctx context.Context, c *aztables.Client) error {
 	if len(b.actions) == 0 {
 		return nil
 	}
-	if a := b.actions[0]; len(b.actions) == 1 && a.ActionType == aztables.TransactionTypeInsertReplace {
+	actions := b.actions
+	b.actions, b.size = nil, 0
+	if a := actions[0]; len(actions) == 1 && a.ActionType == aztables.TransactionTypeInsertReplace {
 		// The same effect and price without the multipart envelope.
 		_, err := c.UpsertEntity(ctx, a.Entity, &aztables.UpsertEntityOptions{UpdateMode: aztables.UpdateModeReplace})
 		if err != nil {
@@ -164,37 +171,8 @@ func (b *batch) submit(ctx context.Context, c *aztables.Client) error {
 		}
 		return nil
 	}
-	if _, err := c.SubmitTransaction(ctx, b.actions, nil); err != nil {
+	if _, err := c.SubmitTransaction(ctx, actions, nil); err != nil {
 		return classify("submit table transaction", err)
 	}
 	return nil
-}
-
-// classify turns a failed condition into errConflict.
-//
-// A failed transaction comes back as a ResponseError with status 202 and no error
-// code, since aztables reports the outer answer; the code of the failed part stands
-// only in the text.
-func classify(what string, err error) error {
-	var re *azcore.ResponseError
-	if errors.As(err, &re) {
-		codes := []string{"EntityAlreadyExists", "UpdateConditionNotSatisfied"}
-		if re.StatusCode == http.StatusConflict || re.StatusCode == http.StatusPreconditionFailed {
-			return fmt.Errorf("%s: %w", what, errConflict)
-		}
-		if re.StatusCode == http.StatusAccepted {
-			text := re.Error()
-			for _, code := range codes {
-				if strings.Contains(text, code) {
-					return fmt.Errorf("%s: %w", what, errConflict)
-				}
-			}
-		}
-	}
-	return fmt.Errorf("%s: %w", what, err)
-}
-
-func isNotFound(err error) bool {
-	var re *azcore.ResponseError
-	return errors.As(err, &re) && re.StatusCode == http.StatusNotFound
 }

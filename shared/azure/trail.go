@@ -39,19 +39,30 @@ func (t *Trail) Insert(ctx context.Context, r custody.Record) error {
 	return insert(ctx, t.t, row{PartitionKey: t.partition(r.At), RowKey: r.ID, Data: data})
 }
 
-// Range costs one query for each day it has to look into.
+// maxTrailRange is the longest range that is read at once.
+const maxTrailRange = 400 * 24 * time.Hour
+
+// Range costs one query for each day it has to look into, and refuses more than 400
+// days.
 func (t *Trail) Range(ctx context.Context, from, to time.Time, limit int) ([]custody.Record, error) {
 	if limit < 1 {
 		return nil, errors.New("read custody trail: limit must be at least 1")
 	}
+	if to.Sub(from) > maxTrailRange {
+		return nil, fmt.Errorf("read custody trail: more than %d days at once", maxTrailRange/(24*time.Hour))
+	}
 	var out []custody.Record
-	lo, hi := fmt.Sprintf("%016x", from.UnixMicro()), fmt.Sprintf("%016x", to.UnixMicro())
+	// Ids count whole microseconds, events are finer.
+	lo, hi := fmt.Sprintf("%016x", from.UnixMicro()), fmt.Sprintf("%016x", to.UnixMicro()+1)
 	for day := from.UTC().Truncate(24 * time.Hour); day.Before(to) && len(out) < limit; day = day.AddDate(0, 0, 1) {
 		k := keyRange{t.partition(day), lo, hi}
 		err := scan(ctx, t.t, k, int32(min(limit-len(out), 1000)), func(e row) (bool, error) {
 			var r custody.Record
 			if err := json.Unmarshal(e.Data, &r); err != nil {
 				return false, fmt.Errorf("read custody record: %w", err)
+			}
+			if r.At.Before(from) || !r.At.Before(to) {
+				return true, nil
 			}
 			out = append(out, r)
 			return len(out) < limit, nil

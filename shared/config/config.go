@@ -5,6 +5,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/url"
 	"slices"
@@ -17,10 +18,14 @@ import (
 // is a fault: a misspelled setting must not pass as a default.
 const Prefix = "STENO_"
 
-// Secret is a value that does not print.
+// Secret is a value that does not print. Package fmt calls no methods of unexported
+// fields, so a struct that is ever printed must not keep one in such a field.
 type Secret string
 
-// String hides the value from every verb of package fmt and from slog.
+// Format hides the value from every verb of package fmt.
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
+
+// String hides the value from whoever asks for text.
 func (Secret) String() string { return "***" }
 
 // GoString hides the value from %#v.
@@ -168,7 +173,7 @@ func (r *Reader) OptionalURL(key, def string) string {
 
 func httpsURL(s string) (string, error) {
 	u, err := url.Parse(s)
-	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || strings.ContainsAny(s, "?#") {
 		return "", errors.New("want an https URL without query or user")
 	}
 	return strings.TrimSuffix(s, "/"), nil

@@ -74,7 +74,8 @@ func DecodeBatch(b []byte) (BatchHeader, [][]byte, error) {
 	if err != nil {
 		return h, nil, fmt.Errorf("decode batch: count: %w", err)
 	}
-	if n > len(rest) {
+	const least = len("0\n\n") // what a message takes at least
+	if n > len(rest)/least {
 		return h, nil, fmt.Errorf("decode batch: %d messages cannot stand in %d bytes", n, len(rest))
 	}
 	items := make([][]byte, 0, n)

@@ -27,7 +27,8 @@ type Catalog interface {
 	// conversation's facts are replaced by c.Conversation.
 	Claim(ctx context.Context, was Slice, c Claim) error
 
-	// ByTime lists conversations whose Start lies in [from, to), newest first.
+	// ByTime lists conversations whose Start lies in [from, to), newest first. Start
+	// has a resolution of a millisecond and lies within [Earliest, Latest).
 	ByTime(ctx context.Context, from, to time.Time, page PageRequest) (Page, error)
 	// ByPerson lists the conversations that the person's own export returned, whose
 	// Start lies in [from, to), newest first.
@@ -37,7 +38,8 @@ type Catalog interface {
 
 	// FinishWindow makes the touched conversations findable by time and by the
 	// window's custodian, and then marks the window complete. When it returns nil both
-	// are durable; before, the window does not count as complete.
+	// are durable; before, the window does not count as complete. touched names each
+	// conversation once.
 	FinishWindow(ctx context.Context, done WindowDone, touched []Conversation) error
 	// FinishedWindows lists what is complete of a custodian and pass within [from, to].
 	FinishedWindows(ctx context.Context, custodian teams.PersonID, pass int, from, to time.Time) ([]WindowDone, error)

@@ -101,11 +101,17 @@ func sentAt(h header) (time.Time, bool) {
 	return undated, false
 }
 
-// undated is the day under which items without a readable time are filed.
-var undated = time.Date(2010, 1, 1, 0, 0, 0, 0, time.UTC)
+// Times sent lie in [Earliest, Latest), whatever a message says: that keeps days
+// within what a conversation id and a table key can hold.
+var (
+	Earliest = time.Date(2010, 1, 1, 0, 0, 0, 0, time.UTC)
+	Latest   = time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC)
+)
 
-// plausible keeps days within what a conversation id and a table key can hold.
-func plausible(t time.Time) bool { return t.Year() >= 2010 && t.Year() < 2200 }
+// undated is the day under which items without a readable time are filed.
+var undated = Earliest
+
+func plausible(t time.Time) bool { return !t.Before(Earliest) && t.Before(Latest) }
 
 // unclearPrefix starts the thread that collects what a custodian's export returned
 // but could not be filed. No thread of Teams starts like it.

@@ -6,18 +6,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
+	"slices"
 )
 
-// decodeStrict reads one JSON object and nothing else: unknown, repeated and
-// differently cased names are faults, because encoding/json would take the last of
-// several and match names in any case, and two readers of one message must agree.
-func decodeStrict(b []byte, into any) error {
-	if err := uniqueNames(b); err != nil {
+// decodeStrict reads one flat JSON object with the names given and nothing else:
+// unknown, repeated and differently cased names are faults, because encoding/json would
+// take the last of several and match names in any case, and two readers of one message
+// must agree.
+func decodeStrict(b []byte, into any, names ...string) error {
+	if err := checkNames(b, names); err != nil {
 		return err
 	}
 	dec := json.NewDecoder(bytes.NewReader(b))
-	dec.DisallowUnknownFields()
 	if err := dec.Decode(into); err != nil {
 		return err
 	}
@@ -27,8 +27,7 @@ func decodeStrict(b []byte, into any) error {
 	return nil
 }
 
-// uniqueNames checks the top level only; the messages here are flat.
-func uniqueNames(b []byte) error {
+func checkNames(b []byte, names []string) error {
 	dec := json.NewDecoder(bytes.NewReader(b))
 	t, err := dec.Token()
 	if err != nil {
@@ -44,10 +43,13 @@ func uniqueNames(b []byte) error {
 			return fmt.Errorf("not JSON: %w", err)
 		}
 		s, _ := name.(string)
-		if seen[strings.ToLower(s)] {
+		switch {
+		case !slices.Contains(names, s):
+			return fmt.Errorf("unknown name %.40q", s)
+		case seen[s]:
 			return fmt.Errorf("name %q is repeated", s)
 		}
-		seen[strings.ToLower(s)] = true
+		seen[s] = true
 		var skip json.RawMessage
 		if err := dec.Decode(&skip); err != nil {
 			return fmt.Errorf("not JSON: %w", err)

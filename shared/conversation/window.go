@@ -102,7 +102,7 @@ type Progress struct {
 
 // Until is the upper bound of the last window planned for a pass, zero for none.
 func (p Progress) Until(pass int) time.Time {
-	if pass > len(p.Planned) {
+	if pass < 1 || pass > len(p.Planned) {
 		return time.Time{}
 	}
 	return p.Planned[pass-1]
@@ -148,7 +148,8 @@ const MaxWindow = 31 * 24 * time.Hour
 // is for the handler to look up.
 func DecodeWindow(b []byte) (Window, error) {
 	var m windowMessage
-	if err := decodeStrict(b, &m); err != nil {
+	err := decodeStrict(b, &m, "stenoV", "exportTenant", "exportCustodian", "exportFrom", "exportTo", "exportPass", "exportAttempt")
+	if err != nil {
 		return Window{}, fmt.Errorf("window message: %w", err)
 	}
 	if m.V != windowMessageVersion {
@@ -161,16 +162,15 @@ func DecodeWindow(b []byte) (Window, error) {
 			faults = append(faults, err)
 		}
 	}
-	var err error
 	w.Tenant, err = teams.ParseTenantID(m.Tenant)
 	check(err)
 	w.Custodian, err = teams.ParsePersonID(m.Custodian)
 	check(err)
-	w.From, err = time.Parse(time.RFC3339Nano, m.From)
+	w.From, err = parseBound("exportFrom", m.From)
 	check(err)
-	w.To, err = time.Parse(time.RFC3339Nano, m.To)
+	w.To, err = parseBound("exportTo", m.To)
 	check(err)
-	w.From, w.To, w.Pass, w.Attempt = w.From.UTC(), w.To.UTC(), m.Pass, m.Attempt
+	w.Pass, w.Attempt = m.Pass, m.Attempt
 	if !w.From.Before(w.To) {
 		check(errors.New("from is not before to"))
 	} else if w.To.Sub(w.From) > MaxWindow {
@@ -186,4 +186,18 @@ func DecodeWindow(b []byte) (Window, error) {
 		return Window{}, fmt.Errorf("window message: %w", err)
 	}
 	return w, nil
+}
+
+// parseBound reads a bound of a window. Its error does not repeat foreign text.
+func parseBound(name, s string) (time.Time, error) {
+	t, err := time.Parse(time.RFC3339Nano, s)
+	switch {
+	case err != nil:
+		return time.Time{}, fmt.Errorf("%s is not an RFC 3339 time", name)
+	case !plausible(t):
+		return time.Time{}, fmt.Errorf("%s is not within %d to %d", name, Earliest.Year(), Latest.Year())
+	case !t.Equal(t.Truncate(Resolution)):
+		return time.Time{}, fmt.Errorf("%s is not a whole millisecond", name)
+	}
+	return t.UTC(), nil
 }

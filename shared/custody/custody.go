@@ -56,7 +56,8 @@ type Record struct {
 // a record whose id is already there: entries are never changed.
 type Trail interface {
 	Insert(ctx context.Context, r Record) error
-	// Range lists records with from ≤ At < to, oldest first, at most limit.
+	// Range lists records with from ≤ At < to, oldest first to the microsecond, at
+	// most limit (at least 1). A store may refuse a range of more than 400 days.
 	Range(ctx context.Context, from, to time.Time, limit int) ([]Record, error)
 }
 

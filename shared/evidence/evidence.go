@@ -31,7 +31,7 @@ var (
 type Ref struct {
 	Tenant teams.TenantID
 	Unit   string
-	Object string // 32 hex digits, from NewObjectID
+	Object string // 32 lower-case hex digits, from NewObjectID
 }
 
 // NewObjectID draws a fresh object id.
@@ -47,13 +47,17 @@ func (r Ref) name() string {
 
 func (r Ref) scope() (envelope.Scope, error) {
 	s := envelope.Scope{Tenant: string(r.Tenant), Unit: r.Unit}
+	// Each name has one spelling: a second one would be a second place to put the
+	// same object, and write-once would not notice.
 	b, err := hex.DecodeString(r.Object)
-	if err != nil || len(b) != envelope.IDSize {
-		return s, fmt.Errorf("evidence object id: want %d hex digits", 2*envelope.IDSize)
+	if err != nil || len(b) != envelope.IDSize || hex.EncodeToString(b) != r.Object {
+		return s, fmt.Errorf("evidence object id: want %d lower-case hex digits", 2*envelope.IDSize)
 	}
 	copy(s.Object[:], b)
-	if _, err := teams.ParseTenantID(string(r.Tenant)); err != nil {
+	if t, err := teams.ParseTenantID(string(r.Tenant)); err != nil {
 		return s, err
+	} else if t != r.Tenant {
+		return s, errors.New("evidence tenant: want a lower-case GUID")
 	}
 	if !unitForm(r.Unit) {
 		return s, fmt.Errorf("evidence unit of %d bytes: want 1 to 64 lower-case letters, digits and dashes", len(r.Unit))
@@ -74,12 +78,13 @@ func unitForm(u string) bool {
 type Blobs interface {
 	// Create stores body under name in one request, only if the name is free. When it
 	// returns nil the bytes are durable. ErrExists if the name is taken, whatever
-	// stands there. Create may be repeated with the same bytes.
+	// stands there: also when the same bytes are created again.
 	Create(ctx context.Context, name string, body []byte) error
 	// Size returns the size of an object in bytes, ErrNotFound if there is none.
 	Size(ctx context.Context, name string) (int64, error)
 	// ReadAt returns exactly bytes [off, off+n), ErrNotFound if there is no such
-	// object, another error if it ends before.
+	// object, another error if it ends before, if off is negative or if n is less
+	// than 1. The bytes belong to the caller.
 	ReadAt(ctx context.Context, name string, off, n int64) ([]byte, error)
 }
 
@@ -88,7 +93,7 @@ type Blobs interface {
 type WrappedKey struct {
 	Tenant  teams.TenantID
 	Unit    string
-	ID      string    // 32 hex digits
+	ID      string    // 32 lower-case hex digits
 	Vault   string    // id of the wrapping key, version included, as an https URL
 	Alg     string    // RSA-OAEP-256
 	Wrapped []byte    // the wrapped key

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -33,6 +34,10 @@ const (
 // wrapAlg is the only algorithm a wrapped key may name: OAEP with SHA-256. SHA-1
 // and PKCS#1 v1.5 variants are refused rather than negotiated.
 const wrapAlg = "RSA-OAEP-256"
+
+// vaultKeyPath is the path of one version of a vault key.
+// https://learn.microsoft.com/azure/key-vault/general/about-keys-secrets-certificates
+var vaultKeyPath = regexp.MustCompile(`^/keys/[0-9A-Za-z-]{1,127}/[0-9A-Za-z]{1,64}$`)
 
 // Config is what a store needs. All fields but Vaults and Now are required.
 type Config struct {
@@ -109,9 +114,31 @@ func (s *Store) Seal(ctx context.Context, ref Ref, plain []byte) (Sealed, error)
 // Put stores a sealed object. When it returns nil the object is durable and can be
 // opened from another machine. ErrExists means that the name was filled before: by
 // an earlier try with these very bytes, or by another writer. Put never overwrites.
+//
+// Bytes that were not sealed for the name they carry are refused, so that what waited
+// on disk cannot fill a name with something that never opens.
 func (s *Store) Put(ctx context.Context, o Sealed) error {
+	if err := o.check(); err != nil {
+		return fmt.Errorf("put %s: %w", o.Ref.Object, err)
+	}
 	if err := s.c.Blobs.Create(ctx, o.Ref.name(), o.Bytes); err != nil {
 		return fmt.Errorf("put %s: %w", o.Ref.Object, err)
+	}
+	return nil
+}
+
+// check compares what can be compared without a key.
+func (o Sealed) check() error {
+	scope, err := o.Ref.scope()
+	if err != nil {
+		return err
+	}
+	h, err := envelope.ParseHeader(o.Bytes)
+	if err != nil {
+		return err
+	}
+	if h.Object != scope.Object || envelope.SealedSize(h.Size) != int64(len(o.Bytes)) {
+		return fmt.Errorf("%w: the bytes are not those sealed under this name", ErrCorrupt)
 	}
 	return nil
 }
@@ -151,6 +178,9 @@ func (s *Store) writingKey(ctx context.Context, ref Ref) (*envelope.Key, error) 
 	row := WrappedKey{
 		Tenant: ref.Tenant, Unit: ref.Unit, ID: hex.EncodeToString(kid[:]),
 		Vault: vaultKey, Alg: wrapAlg, Wrapped: wrapped, MadeAt: s.c.Now().UTC(),
+	}
+	if err := s.acceptable(row, ref.Tenant, ref.Unit, row.ID); err != nil {
+		return nil, err // what this store would not unwrap must not be sealed under
 	}
 	if err := s.c.Keys.Insert(ctx, row); err != nil {
 		return nil, fmt.Errorf("store conversation key: %w", err)
@@ -196,6 +226,9 @@ func (s *Store) acceptable(row WrappedKey, tenant teams.TenantID, unit, name str
 	u, err := url.Parse(row.Vault)
 	if err != nil || u.Scheme != "https" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return fmt.Errorf("%w: vault key id is not a plain https URL", ErrKey)
+	}
+	if !vaultKeyPath.MatchString(u.EscapedPath()) {
+		return fmt.Errorf("%w: vault key id names no version of a key", ErrKey)
 	}
 	for _, h := range s.c.VaultHosts {
 		if strings.EqualFold(u.Host, h) {
@@ -266,7 +299,10 @@ func (s *Store) Open(ctx context.Context, ref Ref, receipt custody.Receipt) (*Ob
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", ref.Object, err)
 	}
-	raw, err := s.c.Blobs.ReadAt(ctx, name, 0, min(size, envelope.HeaderSize))
+	if size < envelope.HeaderSize {
+		return nil, fmt.Errorf("open %s: %w: %d bytes stored, less than a header", ref.Object, ErrCorrupt, size)
+	}
+	raw, err := s.c.Blobs.ReadAt(ctx, name, 0, envelope.HeaderSize)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", ref.Object, err)
 	}
@@ -305,13 +341,13 @@ func (o *Object) ReadAt(p []byte, off int64) (int, error) {
 		return 0, nil
 	}
 	first, last, from, to := o.header.Range(off, n)
-	sealed, err := o.blobs.ReadAt(o.ctx, o.name, from, to-from)
+	sealed, err := o.fetch(from, to-from)
 	if err != nil {
-		return 0, fmt.Errorf("read evidence: %w", err)
+		return 0, err
 	}
 	done := 0
 	for i := first; i <= last; i++ {
-		const whole = envelope.ChunkSize + 16
+		const whole = envelope.ChunkSize + envelope.TagSize
 		lo := (i - first) * whole
 		hi := min(lo+whole, int64(len(sealed)))
 		plain, err := o.opener.OpenChunk(i, sealed[lo:hi])
@@ -329,6 +365,19 @@ func (o *Object) ReadAt(p []byte, off int64) (int, error) {
 	return done, nil
 }
 
+// fetch reads n sealed bytes. Its error is never io.EOF: to whoever reads an object
+// that means a regular end, and a stored object that ends early has none.
+func (o *Object) fetch(off, n int64) ([]byte, error) {
+	sealed, err := o.blobs.ReadAt(o.ctx, o.name, off, n)
+	switch {
+	case errors.Is(err, io.EOF) || (err == nil && int64(len(sealed)) != n):
+		return nil, fmt.Errorf("read evidence: %w: stored bytes end early", ErrCorrupt)
+	case err != nil:
+		return nil, fmt.Errorf("read evidence: %w", err)
+	}
+	return sealed, nil
+}
+
 // ReadAll returns all plain bytes, refusing more than limit. An empty object is
 // verified too.
 func (o *Object) ReadAll(limit int64) ([]byte, error) {
@@ -336,15 +385,17 @@ func (o *Object) ReadAll(limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("read evidence: %d bytes, more than the %d asked for", o.header.Size, limit)
 	}
 	if o.header.Size == 0 {
-		sealed, err := o.blobs.ReadAt(o.ctx, o.name, envelope.HeaderSize, 16)
+		sealed, err := o.fetch(envelope.HeaderSize, envelope.TagSize)
 		if err != nil {
+			return nil, err
+		}
+		if _, err := o.opener.OpenChunk(0, sealed); err != nil {
 			return nil, fmt.Errorf("read evidence: %w", err)
 		}
-		_, err = o.opener.OpenChunk(0, sealed)
-		return nil, err
+		return nil, nil
 	}
 	b := make([]byte, o.header.Size)
-	if _, err := o.ReadAt(b, 0); err != nil && !errors.Is(err, io.EOF) {
+	if _, err := o.ReadAt(b, 0); err != nil {
 		return nil, err
 	}
 	return b, nil

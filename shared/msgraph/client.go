@@ -121,8 +121,7 @@ func New(c Config) (*Client, error) {
 	g := &Client{base: base, scope: "https://graph.microsoft.com/.default", c: c}
 	g.http = &retryablehttp.Client{
 		HTTPClient: &http.Client{
-			Transport:     &metered{next: Transport(c.Private), budget: c.Budget},
-			Timeout:       2 * time.Minute,
+			Transport:     &metered{next: Transport(c.Private), budget: c.Budget, timeout: attemptTimeout},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		RetryMax: c.RetryMax, RetryWaitMin: c.RetryWait, RetryWaitMax: 30 * c.RetryWait,
@@ -144,30 +143,54 @@ func orDefault[T comparable](v, d T) T {
 	return v
 }
 
-// metered takes every attempt from the budget, retries included, and passes a
-// Retry-After on to whoever shares it.
+// attemptTimeout bounds one attempt, body included. It starts when the budget has let
+// the request go: a long pause is not the attempt's fault.
+const attemptTimeout = 2 * time.Minute
+
+// maxPause is the longest Retry-After, in seconds, that is passed on to other instances.
+const maxPause = 3600
+
+// metered takes every attempt from the budget, retries included, names each by a
+// client-request-id of its own, and passes a Retry-After on to whoever shares the budget.
 type metered struct {
-	next   http.RoundTripper
-	budget Budget
+	next    http.RoundTripper
+	budget  Budget
+	timeout time.Duration
 }
 
 func (m *metered) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err := m.budget.Take(r.Context()); err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(r.Context(), m.timeout)
+	r = r.Clone(ctx)
+	r.Header.Set("client-request-id", newRequestID())
 	resp, err := m.next.RoundTrip(r)
 	if err != nil {
+		cancel()
 		return nil, err
 	}
+	resp.Body = &timedBody{resp.Body, cancel}
 	if resp.StatusCode == http.StatusTooManyRequests {
-		if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && s > 0 && s <= 3600 {
-			if err := m.budget.Pause(r.Context(), time.Now().Add(time.Duration(s)*time.Second)); err != nil {
-				resp.Body.Close()
-				return nil, err
+		if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && s > 0 {
+			wait := time.Duration(min(s, maxPause)) * time.Second
+			if err := m.budget.Pause(r.Context(), time.Now().Add(wait)); err != nil {
+				return nil, errors.Join(err, resp.Body.Close())
 			}
 		}
 	}
 	return resp, nil
+}
+
+// timedBody ends the attempt's time with its body.
+type timedBody struct {
+	io.ReadCloser
+	cancel context.CancelFunc
+}
+
+func (b *timedBody) Close() error {
+	defer b.cancel()
+	return b.ReadCloser.Close()
 }
 
 // Page is one page of messages as Graph sent it.
@@ -186,6 +209,9 @@ type Page struct {
 // page may be empty and still have a Next.
 // https://learn.microsoft.com/graph/api/chats-getallmessages
 func (g *Client) UserMessages(ctx context.Context, user teams.PersonID, from, to time.Time, next string) (Page, error) {
+	if _, err := teams.ParsePersonID(string(user)); err != nil {
+		return Page{}, fmt.Errorf("read messages: %w", err) // it becomes part of a path
+	}
 	u := g.base.JoinPath("users", url.PathEscape(string(user)), "chats", "getAllMessages")
 	const stamp = "2006-01-02T15:04:05.000Z"
 	u.RawQuery = url.Values{
@@ -231,7 +257,8 @@ func (g *Client) follow(link string) (*url.URL, error) {
 	return u, nil
 }
 
-// get asks once, and once more with a fresh token if the first was refused.
+// get asks once, and once more with what the credential then holds if the token was
+// refused: it may have expired on the way.
 func (g *Client) get(ctx context.Context, u *url.URL) (body []byte, requestID string, err error) {
 	for try := 0; ; try++ {
 		body, requestID, err = g.try(ctx, u)
@@ -256,7 +283,6 @@ func (g *Client) try(ctx context.Context, u *url.URL) (body []byte, requestID st
 	req.Header.Set("Accept", "application/json")
 	// Without it every system event reads unknownFutureValue.
 	req.Header.Set("Prefer", "include-unknown-enum-members")
-	req.Header.Set("client-request-id", newRequestID())
 	resp, err := g.http.Do(req)
 	if err != nil {
 		return nil, "", redact(err)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"regexp"
 	"slices"
 	"strings"
@@ -66,6 +67,9 @@ func ParseRoleGroups(s string) ([]RoleGroup, error) {
 	if err := dec.Decode(&groups); err != nil {
 		return nil, fmt.Errorf("role groups: want a JSON array of {role, group, desk}: %w", err)
 	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("role groups: something follows the JSON array")
+	}
 	var faults []error
 	fault := func(i int, format string, args ...any) {
 		faults = append(faults, fmt.Errorf("role group %d: "+format, append([]any{i + 1}, args...)...))
@@ -84,6 +88,9 @@ func ParseRoleGroups(s string) ([]RoleGroup, error) {
 			fault(i, "desk %q: a %s needs a desk of lower-case letters, digits and dashes", g.Desk, g.Role)
 		case !hasDesk && g.Desk != "":
 			fault(i, "desk %q: a %s has none", g.Desk, g.Role)
+		}
+		if id, ok := g.ByObjectID(); ok {
+			g.Group = string(id)
 		}
 		if seen[g] {
 			fault(i, "listed twice")

@@ -40,9 +40,10 @@ func (p Period) Covers(t time.Time) bool {
 	return !t.Before(p.From) && (p.Open() || t.Before(p.To))
 }
 
-// Overlaps reports whether the period shares a moment with [from, to).
+// Overlaps reports whether the period shares a moment with [from, to). A period or a
+// stretch that ends where or before it starts has no moment to share.
 func (p Period) Overlaps(from, to time.Time) bool {
-	return p.From.Before(to) && (p.Open() || from.Before(p.To))
+	return from.Before(to) && p.From.Before(to) && (p.Open() || from.Before(p.To) && p.From.Before(p.To))
 }
 
 // Roster is the store of people and their periods.
@@ -57,8 +58,10 @@ type Roster interface {
 	// People returns the directory's words on the people asked for; unknown ones are absent.
 	People(ctx context.Context, ids []teams.PersonID) (map[teams.PersonID]Person, error)
 	// Apply stores a change. It may be called again with the same change after a
-	// crash: opening an open period and closing a closed one change nothing.
-	// When it returns nil the whole change is durable.
+	// crash: opening a period that is known and closing a closed one change nothing.
+	// A period is known by person, role, desk and From, to the millisecond.
+	// When it returns nil the whole change is durable. Two changes of one tenant must
+	// not be applied at the same time; group sync is a timer, which runs once.
 	Apply(ctx context.Context, change Change) error
 }
 

@@ -168,7 +168,11 @@ func (c *Catalog) FinishedWindows(_ context.Context, custodian teams.PersonID, p
 func (c *Catalog) Progress(context.Context) (map[teams.PersonID]conversation.Progress, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return maps.Clone(c.progress), nil
+	out := make(map[teams.PersonID]conversation.Progress, len(c.progress))
+	for person, p := range c.progress {
+		out[person] = conversation.Progress{Planned: slices.Clone(p.Planned)}
+	}
+	return out, nil
 }
 
 // SaveProgress implements conversation.Catalog.
@@ -176,7 +180,7 @@ func (c *Catalog) SaveProgress(_ context.Context, custodian teams.PersonID, p co
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.init()
-	c.progress[custodian] = p
+	c.progress[custodian] = conversation.Progress{Planned: slices.Clone(p.Planned)}
 	return nil
 }
 

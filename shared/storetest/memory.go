@@ -72,8 +72,8 @@ func (b *Blobs) ReadAt(_ context.Context, name string, off, n int64) ([]byte, er
 	if !ok {
 		return nil, evidence.ErrNotFound
 	}
-	if off < 0 || n < 0 || off+n > int64(len(body)) {
-		return nil, errors.New("read blob: beyond its end")
+	if off < 0 || n < 1 || off+n > int64(len(body)) {
+		return nil, errors.New("read blob: range is empty or not within it")
 	}
 	return slices.Clone(body[off : off+n]), nil
 }
@@ -280,7 +280,11 @@ func (r *Roster) Apply(_ context.Context, c policy.Change) error {
 	}
 	for _, p := range slices.Concat(c.Closed, c.Opened) {
 		p.From, p.To = p.From.UTC().Truncate(time.Millisecond), p.To.UTC().Truncate(time.Millisecond)
-		r.periods[fmt.Sprint(p.Role, p.Desk, p.Person, p.From.UnixMilli())] = p
+		key := fmt.Sprintf("%s_%s_%s_%d", p.Role, p.Desk, p.Person, p.From.UnixMilli())
+		if was, known := r.periods[key]; known && (p.Open() || !was.Open()) {
+			continue
+		}
+		r.periods[key] = p
 	}
 	return nil
 }

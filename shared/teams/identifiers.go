@@ -113,7 +113,7 @@ func parseGUID(what, s string) (string, error) {
 }
 
 func checkToken(what, s string, limit int) error {
-	if s == "" || len(s) > limit || strings.Contains(s, "..") {
+	if s == "" || s == "." || len(s) > limit || strings.Contains(s, "..") {
 		return malformed(what, s)
 	}
 	for i := range len(s) {

@@ -26,9 +26,9 @@ const (
 	HeaderSize = 160
 	KeySize    = 32
 	IDSize     = 16
+	TagSize    = 16 // what sealing adds to each chunk
 
 	chunkBits  = 16
-	tagSize    = 16
 	prefixSize = 7
 	// maxSize keeps the chunk index below 2³², with room to spare.
 	maxSize = int64(ChunkSize) << 31
@@ -68,13 +68,15 @@ func (s Scope) bytes() []byte {
 
 // Key is a conversation key: it seals data keys. It prints as nothing.
 type Key struct {
-	id     [IDSize]byte
-	secret [KeySize]byte
+	id [IDSize]byte
+	// A pointer, because package fmt calls no methods of unexported fields: a struct
+	// that holds a key shows an address at most.
+	secret *[KeySize]byte
 }
 
 // NewKey draws a fresh conversation key.
 func NewKey() *Key {
-	k := new(Key)
+	k := &Key{secret: new([KeySize]byte)}
 	_, _ = rand.Read(k.id[:]) // never fails since Go 1.24
 	_, _ = rand.Read(k.secret[:])
 	return k
@@ -85,7 +87,7 @@ func KeyFrom(id [IDSize]byte, secret []byte) (*Key, error) {
 	if len(secret) != KeySize {
 		return nil, fmt.Errorf("%w: conversation key of %d bytes, want %d", ErrCorrupt, len(secret), KeySize)
 	}
-	k := &Key{id: id}
+	k := &Key{id: id, secret: new([KeySize]byte)}
 	copy(k.secret[:], secret)
 	return k, nil
 }
@@ -100,13 +102,13 @@ func (k *Key) Secret() []byte { return k.secret[:] }
 func (k *Key) Destroy() { clear(k.secret[:]) }
 
 // String and Format keep the secret out of logs and error texts.
-func (k *Key) String() string { return "conversation key (not shown)" }
+func (Key) String() string { return "conversation key (not shown)" }
 
 // Format prints String for every verb.
-func (k *Key) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, k.String()) }
+func (k Key) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, k.String()) }
 
 // MarshalJSON refuses: a key is never part of a document.
-func (k *Key) MarshalJSON() ([]byte, error) {
+func (Key) MarshalJSON() ([]byte, error) {
 	return nil, errors.New("a conversation key is not marshaled")
 }
 
@@ -168,7 +170,7 @@ func ParseHeader(b []byte) (Header, error) {
 // SealedSize is the size of the whole object, header included, for plain bytes of
 // the given size. An empty object still has one chunk.
 func SealedSize(size int64) int64 {
-	return HeaderSize + size + chunks(size)*tagSize
+	return HeaderSize + size + chunks(size)*TagSize
 }
 
 // chunks is how many chunks hold size plain bytes; at least one.
@@ -197,9 +199,9 @@ func Seal(w io.Writer, k *Key, s Scope, r io.Reader, size int64) error {
 		return fmt.Errorf("seal: write header: %w", err)
 	}
 	aad := h.aad(s)
-	buf := make([]byte, ChunkSize, ChunkSize+tagSize)
+	buf := make([]byte, ChunkSize, ChunkSize+TagSize)
 	if size < ChunkSize {
-		buf = make([]byte, size, size+tagSize)
+		buf = make([]byte, size, size+TagSize)
 	}
 	n := chunks(size)
 	for i := range n {
@@ -212,8 +214,11 @@ func Seal(w io.Writer, k *Key, s Scope, r io.Reader, size int64) error {
 			return fmt.Errorf("seal: write chunk %d: %w", i, err)
 		}
 	}
-	if m, err := io.ReadFull(r, make([]byte, 1)); m != 0 || !errors.Is(err, io.EOF) {
-		return fmt.Errorf("seal: more than the %d bytes announced, or unreadable end (%w)", size, err)
+	switch m, err := io.ReadFull(r, make([]byte, 1)); {
+	case m != 0:
+		return fmt.Errorf("seal: more than the %d bytes announced", size)
+	case !errors.Is(err, io.EOF):
+		return fmt.Errorf("seal: read end of plain bytes: %w", err)
 	}
 	return nil
 }
@@ -311,8 +316,8 @@ func (h Header) Range(off, n int64) (first, last, from, to int64) {
 	if n > 0 {
 		last = (off + n - 1) / ChunkSize
 	}
-	from = HeaderSize + first*(ChunkSize+tagSize)
-	to = HeaderSize + (last+1)*(ChunkSize+tagSize)
+	from = HeaderSize + first*(ChunkSize+TagSize)
+	to = HeaderSize + (last+1)*(ChunkSize+TagSize)
 	return first, last, from, min(to, SealedSize(h.Size))
 }
 
@@ -323,7 +328,7 @@ func (o *Opener) OpenChunk(i int64, sealed []byte) ([]byte, error) {
 	if i < 0 || i >= n {
 		return nil, fmt.Errorf("%w: no chunk %d in an object of %d", ErrCorrupt, i, n)
 	}
-	want := min(ChunkSize, o.h.Size-i*ChunkSize) + tagSize
+	want := min(ChunkSize, o.h.Size-i*ChunkSize) + TagSize
 	if int64(len(sealed)) != want {
 		return nil, fmt.Errorf("%w: chunk %d has %d bytes, want %d", ErrCorrupt, i, len(sealed), want)
 	}
