@@ -51,7 +51,7 @@ func (p *Portal) conversation(w http.ResponseWriter, r *http.Request, c caller) 
 	if err != nil {
 		return err
 	}
-	return p.reply(w, conversationAnswer{s.Conversation, s.Conversation.ID.Thread(), len(s.Objects), len(s.Receipts)})
+	return p.reply(w, conversationAnswer{printable(s.Conversation), s.Conversation.ID.Thread(), len(s.Objects), len(s.Receipts)})
 }
 
 // version is one version of a message as shown.
@@ -99,7 +99,7 @@ func (p *Portal) messages(w http.ResponseWriter, r *http.Request, c caller) erro
 	if err != nil {
 		return err
 	}
-	out := messagesAnswer{Conversation: s.Conversation, Event: receipt.Event()}
+	out := messagesAnswer{Conversation: printable(s.Conversation), Event: receipt.Event()}
 	byID := map[teams.MessageID]*message{}
 	room := int64(maxShown)
 	for _, o := range s.Objects {
@@ -195,6 +195,7 @@ func addVersion(byID map[teams.MessageID]*message, raw []byte, h conversation.Ba
 	m := conversation.ReadMessage(raw, h.Custodian)
 	known := byID[m.Message]
 	if known == nil {
+		m.From.Name = visible(m.From.Name)
 		known = &message{ID: string(m.Message), Sent: m.Sent, Type: m.Type, From: m.From, Unclear: m.Unclear != nil}
 		byID[m.Message] = known
 	}
@@ -202,7 +203,7 @@ func addVersion(byID map[teams.MessageID]*message, raw []byte, h conversation.Ba
 	var s shown
 	// A message that does not read as one is shown as the text it is.
 	if err := json.Unmarshal(raw, &s); err != nil || m.Unclear != nil {
-		v.Text = string(raw[:min(len(raw), maxText)])
+		v.Text = visible(strings.ToValidUTF8(string(raw[:min(len(raw), maxText)]), "\uFFFD"))
 		v.HTML = escapeText(v.Text)
 		known.Versions = append(known.Versions, v)
 		return
