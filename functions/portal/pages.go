@@ -80,7 +80,7 @@ func (p *pages) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // asset serves a built file. Its name holds a digest of its bytes, so it never changes.
 func (p *pages) asset(w http.ResponseWriter, name string) {
-	body, err := fs.ReadFile(p.files, path.Clean(name))
+	body, err := fs.ReadFile(p.files, name)
 	if err != nil {
 		w.Header().Set("Cache-Control", "no-store")
 		w.WriteHeader(http.StatusNotFound)

@@ -47,6 +47,7 @@ type Config struct {
 
 type evidenceStore interface {
 	Open(ctx context.Context, ref evidence.Ref, receipt custody.Receipt) (*evidence.Object, error)
+	Exists(ctx context.Context, ref evidence.Ref) (bool, error)
 }
 
 // Stores is what the portal reads.
