@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
@@ -32,9 +33,16 @@ import (
 	"steno/shared/msgraph/directory"
 )
 
+// memoryLimit leaves the instance room for the rest of the process.
+const memoryLimit = 400 << 20
+
 func main() {
 	check := flag.Bool("check-config", false, "check the configuration and exit: 0 if it is good")
 	flag.Parse()
+	// An instance has 512 MB, and what is alive is small next to what passes through: let
+	// the heap grow well before collecting, and never past what the instance has.
+	debug.SetGCPercent(400)
+	debug.SetMemoryLimit(memoryLimit)
 	log := funchost.NewLog(os.Stdout, slog.LevelInfo)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -66,7 +74,8 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("credential: %w", err)
 	}
-	tables, err := aztables.NewServiceClient(s.tableURL, cred, nil)
+	opts := azure.ClientOptions()
+	tables, err := aztables.NewServiceClient(s.tableURL, cred, &aztables.ClientOptions{ClientOptions: opts})
 	if err != nil {
 		return fmt.Errorf("tables: %w", err)
 	}
@@ -74,7 +83,7 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("service bus: %w", err)
 	}
-	store, err := evidenceStore(s, cred, tables)
+	store, err := evidenceStore(s, cred, tables, opts)
 	if err != nil {
 		return err
 	}
@@ -123,12 +132,12 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 	return errors.Join(mux.Serve(ctx, l), windows.Close(context.WithoutCancel(ctx)), parked.Close(context.WithoutCancel(ctx)))
 }
 
-func evidenceStore(s settings, cred azcore.TokenCredential, tables *aztables.ServiceClient) (*evidence.Store, error) {
-	blobs, err := container.NewClient(s.blobURL+"/"+s.container, cred, nil)
+func evidenceStore(s settings, cred azcore.TokenCredential, tables *aztables.ServiceClient, opts azcore.ClientOptions) (*evidence.Store, error) {
+	blobs, err := container.NewClient(s.blobURL+"/"+s.container, cred, &container.ClientOptions{ClientOptions: opts})
 	if err != nil {
 		return nil, fmt.Errorf("blobs: %w", err)
 	}
-	keys, err := azkeys.NewClient(s.vaultURL, cred, &azkeys.ClientOptions{DisableChallengeResourceVerification: s.privateAuthority})
+	keys, err := azkeys.NewClient(s.vaultURL, cred, &azkeys.ClientOptions{ClientOptions: opts, DisableChallengeResourceVerification: s.privateAuthority})
 	if err != nil {
 		return nil, fmt.Errorf("key vault: %w", err)
 	}

@@ -40,6 +40,8 @@ const (
 	MaxAttempts = 20
 	// DefaultRetryWait is how long a window that was put back rests, times its attempt.
 	DefaultRetryWait = 15 * time.Second
+	// sendTimeout is how long putting a window back may take once a run's time is up.
+	sendTimeout = 10 * time.Second
 	// parallel is how many conversations of a page are stored at the same time.
 	parallel = 4
 	// maxVersions is the most versions one evidence object holds; its row lists them.
@@ -86,9 +88,19 @@ type Exporter struct {
 	queue   queue
 	log     *slog.Logger
 
-	mu     sync.Mutex
-	stored map[string]bool // objects known to be stored; a cache of the truth
+	mu      sync.Mutex
+	stored  map[string]bool // objects known to be stored; a cache of the truth
+	periods map[teams.PersonID]periodsAt
 }
+
+type periodsAt struct {
+	periods []policy.Period
+	until   time.Time
+}
+
+// periodsTTL is how long a person's periods are remembered: the windows of one planning
+// come together, and a period that closes does so in the past of no window.
+const periodsTTL = 30 * time.Second
 
 // New returns an Exporter.
 func New(c Config, g graph, r policy.Roster, cat conversation.Catalog, s store, q queue, log *slog.Logger) *Exporter {
@@ -98,7 +110,7 @@ func New(c Config, g graph, r policy.Roster, cat conversation.Catalog, s store, 
 	if c.RetryWait == 0 {
 		c.RetryWait = DefaultRetryWait
 	}
-	return &Exporter{config: c, graph: g, roster: r, catalog: cat, store: s, queue: q, log: log, stored: map[string]bool{}}
+	return &Exporter{config: c, graph: g, roster: r, catalog: cat, store: s, queue: q, log: log, stored: map[string]bool{}, periods: map[teams.PersonID]periodsAt{}}
 }
 
 // Handle reads the window that a message names. It returns nil when the window is
@@ -127,9 +139,9 @@ func (e *Exporter) allowed(ctx context.Context, w conversation.Window) ([]conver
 	if w.Tenant != e.config.Tenant {
 		return nil, fmt.Errorf("%w: window of another tenant", funchost.ErrPoison)
 	}
-	periods, err := e.roster.PeriodsOf(ctx, w.Custodian)
+	periods, err := e.periodsOf(ctx, w.Custodian)
 	if err != nil {
-		return nil, fmt.Errorf("read roster: %w", err)
+		return nil, err
 	}
 	for i := range periods {
 		periods[i].From = periods[i].From.Add(-e.config.History - conversation.Resolution)
@@ -146,6 +158,28 @@ func (e *Exporter) allowed(ctx context.Context, w conversation.Window) ([]conver
 	return out, nil
 }
 
+// periodsOf returns a copy of a person's periods, at most periodsTTL old.
+func (e *Exporter) periodsOf(ctx context.Context, p teams.PersonID) ([]policy.Period, error) {
+	now := time.Now()
+	e.mu.Lock()
+	known, ok := e.periods[p]
+	e.mu.Unlock()
+	if ok && now.Before(known.until) {
+		return slices.Clone(known.periods), nil
+	}
+	periods, err := e.roster.PeriodsOf(ctx, p)
+	if err != nil {
+		return nil, fmt.Errorf("read roster: %w", err)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.periods) >= maxStored {
+		clear(e.periods)
+	}
+	e.periods[p] = periodsAt{periods, now.Add(periodsTTL)}
+	return slices.Clone(periods), nil
+}
+
 // judge turns an error into the queue's language: parked, put back, or redelivered.
 func (e *Exporter) judge(ctx context.Context, w conversation.Window, err error) error {
 	var ge *msgraph.Error
@@ -153,7 +187,11 @@ func (e *Exporter) judge(ctx context.Context, w conversation.Window, err error) 
 		return fmt.Errorf("%w: window %s: %w", funchost.ErrPoison, w.Key(), err)
 	}
 	if ctx.Err() != nil {
-		return err
+		// The run's time is up. What it finished stays finished, and the next run, being no
+		// first attempt, asks for it; sending takes a moment of the margin that is left.
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), sendTimeout)
+		defer cancel()
 	}
 	if w.Attempt >= MaxAttempts {
 		return fmt.Errorf("%w: window %s after %d attempts: %w", funchost.ErrPoison, w.Key(), w.Attempt+1, err)
@@ -175,23 +213,22 @@ func (e *Exporter) judge(ctx context.Context, w conversation.Window, err error) 
 	return nil
 }
 
-// read finishes a window, cutting it in two wherever one page does not hold it. What
-// an earlier run finished is not read again.
+// read finishes a window, cutting it in two wherever one page does not hold it. An
+// attempt after the first does not read again what an earlier one finished; a first
+// attempt does not ask, since it costs a query a window and reading twice does no harm.
 func (e *Exporter) read(ctx context.Context, w conversation.Window) error {
-	done, err := e.catalog.FinishedWindows(ctx, w.Custodian, w.Pass, w.From, w.To)
-	if err != nil {
-		return err
-	}
-	finished := func(part conversation.Window) bool {
-		return slices.ContainsFunc(done, func(d conversation.WindowDone) bool { return d.Contains(part) })
-	}
 	todo := []conversation.Window{w}
+	if w.Attempt > 0 {
+		done, err := e.catalog.FinishedWindows(ctx, w.Custodian, w.Pass, w.From, w.To)
+		if err != nil {
+			return err
+		}
+		todo = w.Uncovered(done)
+		slices.Reverse(todo)
+	}
 	for len(todo) > 0 {
 		part := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
-		if finished(part) {
-			continue
-		}
 		pages, whole, err := e.pages(ctx, part)
 		if err != nil {
 			return err
@@ -294,14 +331,7 @@ func (e *Exporter) missed(ctx context.Context, w conversation.Window, added int)
 	if err != nil {
 		return err
 	}
-	slices.SortFunc(done, func(a, b conversation.WindowDone) int { return a.From.Compare(b.From) })
-	reached := w.From
-	for _, d := range done {
-		if !d.From.After(reached) && d.To.After(reached) {
-			reached = d.To
-		}
-	}
-	if reached.Before(w.To) {
+	if len(w.Uncovered(done)) > 0 {
 		e.log.InfoContext(ctx, "a later pass overtook an earlier one", slog.String("window", w.Key()), slog.Int("new", added))
 		return nil
 	}

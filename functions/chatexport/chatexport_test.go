@@ -46,6 +46,7 @@ type mailbox struct {
 	messages map[teams.PersonID][]item
 	top      int
 	asked    int
+	windows  []conversation.Window // as asked for
 	answer   func(n int) (msgraph.Page, error, bool) // overrides the n-th answer
 }
 
@@ -58,6 +59,7 @@ func (b *mailbox) UserMessages(_ context.Context, user teams.PersonID, from, to 
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.asked++
+	b.windows = append(b.windows, conversation.Window{From: from, To: to})
 	if b.answer != nil {
 		if p, err, ok := b.answer(b.asked); ok {
 			return p, err
@@ -307,7 +309,7 @@ func TestDyingAtAnyStepAndRunningAgainEndsInTheSameArchive(t *testing.T) {
 			m := &mortality{dieAt: n, after: after}
 			err := r.process(m).Handle(t.Context(), message(t, window(alice)))
 			if m.count() < n {
-				if n < 10 {
+				if n < 8 {
 					t.Fatalf("a run makes only %d calls; the test reaches nothing", m.count())
 				}
 				break
@@ -375,8 +377,8 @@ func TestAFreshClaimOfBytesNobodyHasAnyMoreIsWaitedFor(t *testing.T) {
 	r.lease = time.Hour
 	r.graph.say(thread1, "101", "101", at(1), at(1), "since replaced", alice, bob)
 	r.graph.say(thread1, "102", "102", at(2), at(2), "two", bob, alice)
-	// The claim is the second call after FinishedWindows and Slice; Seal is the fourth.
-	_ = r.process(&mortality{dieAt: 4}).Handle(t.Context(), message(t, window(alice)))
+	// The calls are Slice, Claim, Seal, Put.
+	_ = r.process(&mortality{dieAt: 3}).Handle(t.Context(), message(t, window(alice)))
 	r.queue.take()
 	r.graph.edit("101", "999", at(5), "edited")
 	if err := r.process(&mortality{}).Handle(t.Context(), message(t, window(bob))); err != nil {
@@ -639,23 +641,47 @@ func TestAWindowIsParkedAfterItsLastAttempt(t *testing.T) {
 	}
 }
 
-func TestADeadlineAsksForRedeliveryAndLosesNothing(t *testing.T) {
+func TestAWindowWhoseTimeIsUpIsPutBackAndGoesOnWhereItStopped(t *testing.T) {
 	r := newRig(t)
-	keys := r.talk()
+	r.graph.top = 5
+	var keys []string
+	for i := range 40 {
+		id := fmt.Sprint(1000 + i)
+		sent := day.Add(time.Duration(i) * 30 * time.Minute)
+		r.graph.say(thread1, id, id, sent, sent, "text", alice)
+		keys = append(keys, thread1+"|"+id+"|"+id)
+	}
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		r.graph.answer = func(int) (msgraph.Page, error, bool) {
+		r.graph.answer = func(n int) (msgraph.Page, error, bool) {
+			if n < 8 {
+				return msgraph.Page{}, nil, false
+			}
 			<-ctx.Done()
 			return msgraph.Page{}, ctx.Err(), true
 		}
-		if err := r.process(&mortality{}).Handle(ctx, message(t, window(alice))); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("error is %v, want the deadline", err)
+		if err := r.process(&mortality{}).Handle(ctx, message(t, window(alice))); err != nil {
+			t.Fatal(err)
 		}
 	})
+	done, err := r.catalog.FinishedWindows(t.Context(), alice, 1, from, to)
+	if err != nil || len(done) == 0 {
+		t.Fatalf("finished windows %v, %v: the run was to get somewhere", done, err)
+	}
 	r.graph.answer = nil
-	if err := r.process(&mortality{}).Handle(t.Context(), message(t, window(alice))); err != nil {
+	back := r.queue.take()
+	if len(back) != 1 {
+		t.Fatalf("%d windows were put back, want 1", len(back))
+	}
+	r.graph.windows = nil
+	if err := r.process(&mortality{}).Handle(t.Context(), back[0]); err != nil {
 		t.Fatal(err)
+	}
+	for _, w := range r.graph.windows {
+		if slices.ContainsFunc(done, func(d conversation.WindowDone) bool { return d.Contains(w) }) {
+			t.Errorf("the second run read %s to %s again", w.From, w.To)
+		}
 	}
 	r.wantOnce(keys...)
 }

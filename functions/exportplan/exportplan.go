@@ -119,7 +119,15 @@ func (p *Plan) Run(ctx context.Context) error {
 
 func (p *Plan) planPerson(ctx context.Context, person teams.PersonID, periods []policy.Period, done conversation.Progress, now time.Time) (int, error) {
 	done.Planned = slices.Clone(done.Planned)
+	before := conversation.Progress{Planned: slices.Clone(done.Planned)}
 	windows := p.Due(person, periods, &done, now)
+	if len(windows) > 0 {
+		lost, err := p.unfinished(ctx, person, periods, before)
+		if err != nil {
+			return 0, err
+		}
+		windows = append(windows, lost...)
+	}
 	for _, w := range windows {
 		body, err := conversation.EncodeWindow(w)
 		if err != nil {
@@ -136,6 +144,47 @@ func (p *Plan) planPerson(ctx context.Context, person teams.PersonID, periods []
 		return 0, err
 	}
 	return len(windows), nil
+}
+
+// LookBehind is how far back planning looks for windows that were queued and never
+// finished: a message may be dead-lettered, parked or lost.
+const LookBehind = 7 * 24 * time.Hour
+
+// unfinished returns what was planned for a person and is not finished. It may still be
+// under way; reading it twice does no harm.
+func (p *Plan) unfinished(ctx context.Context, person teams.PersonID, periods []policy.Period, planned conversation.Progress) ([]conversation.Window, error) {
+	var out []conversation.Window
+	for pass := 1; pass <= len(p.config.Passes); pass++ {
+		until := planned.Until(pass)
+		if until.IsZero() {
+			continue
+		}
+		since := until.Add(-LookBehind)
+		finished, err := p.catalog.FinishedWindows(ctx, person, pass, since.Add(-conversation.MaxWindow), until)
+		if err != nil {
+			return nil, err
+		}
+		for _, span := range Spans(periods, p.config.History, until) {
+			w := conversation.Window{Tenant: p.config.Tenant, Custodian: person, Pass: pass,
+				From: latest(span.From, since).Add(-conversation.Resolution), To: span.To}
+			if !w.From.Before(w.To) {
+				continue
+			}
+			for _, part := range w.Uncovered(finished) {
+				for part.To.Sub(part.From) > p.config.Longest {
+					first := part
+					first.To = part.From.Add(p.config.Longest)
+					out = append(out, first)
+					part.From = first.To.Add(-conversation.Resolution)
+				}
+				out = append(out, part)
+			}
+		}
+	}
+	if len(out) > 0 {
+		p.log.WarnContext(ctx, "planned windows were not finished; queued again", slog.Any("person", person), slog.Int("windows", len(out)))
+	}
+	return out, nil
 }
 
 // Due computes the windows of one person that are due at now and moves done to

@@ -264,7 +264,7 @@ func (p *Portal) thread(w http.ResponseWriter, r *http.Request, c caller) error 
 func (p *Portal) answerList(w http.ResponseWriter, r *http.Request, c caller, page conversation.Page, item string) error {
 	out := listAnswer{Conversations: []conversation.Conversation{}}
 	for _, conv := range page.Conversations {
-		out.Conversations = append(out.Conversations, printable(conv))
+		out.Conversations = append(out.Conversations, visibleNames(conv))
 	}
 	if n := len(page.Conversations); page.More && n > 0 {
 		out.Cursor = cursorOf(page.Conversations[n-1].Position())
@@ -277,15 +277,6 @@ func (p *Portal) answerList(w http.ResponseWriter, r *http.Request, c caller, pa
 		return err
 	}
 	return p.reply(w, out)
-}
-
-// printable is the conversation with names that read as what they are.
-func printable(c conversation.Conversation) conversation.Conversation {
-	c.Participants = slices.Clone(c.Participants)
-	for i := range c.Participants {
-		c.Participants[i].Name = visible(c.Participants[i].Name)
-	}
-	return c
 }
 
 func (p *Portal) maySee(g policy.Grant, c conversation.Conversation) bool {
@@ -313,15 +304,22 @@ func (p *Portal) merged(ctx context.Context, people []teams.PersonID, q query, r
 	return mergePages(pages, req.Limit), nil
 }
 
+// mergePages joins pages. Each person's list has the facts as they were when her own
+// export last returned the conversation, so of several the one with the most versions
+// is the latest.
 func mergePages(pages []conversation.Page, limit int) conversation.Page {
-	seen := map[conversation.ID]bool{}
+	at := map[conversation.ID]int{}
 	var out conversation.Page
 	for _, page := range pages {
 		out.More = out.More || page.More
 		for _, c := range page.Conversations {
-			if !seen[c.ID] {
-				seen[c.ID] = true
+			i, seen := at[c.ID]
+			switch {
+			case !seen:
+				at[c.ID] = len(out.Conversations)
 				out.Conversations = append(out.Conversations, c)
+			case c.Versions > out.Conversations[i].Versions:
+				out.Conversations[i] = c
 			}
 		}
 	}

@@ -51,7 +51,7 @@ func (p *Portal) conversation(w http.ResponseWriter, r *http.Request, c caller) 
 	if err != nil {
 		return err
 	}
-	return p.reply(w, conversationAnswer{printable(s.Conversation), s.Conversation.ID.Thread(), len(s.Objects), len(s.Receipts)})
+	return p.reply(w, conversationAnswer{visibleNames(s.Conversation), s.Conversation.ID.Thread(), len(s.Objects), len(s.Receipts)})
 }
 
 // version is one version of a message as shown.
@@ -99,7 +99,7 @@ func (p *Portal) messages(w http.ResponseWriter, r *http.Request, c caller) erro
 	if err != nil {
 		return err
 	}
-	out := messagesAnswer{Conversation: printable(s.Conversation), Event: receipt.Event()}
+	out := messagesAnswer{Conversation: visibleNames(s.Conversation), Event: receipt.Event()}
 	byID := map[teams.MessageID]*message{}
 	room := int64(maxShown)
 	for _, o := range s.Objects {

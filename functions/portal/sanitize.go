@@ -10,6 +10,8 @@ import (
 
 	"golang.org/x/net/html"
 	"golang.org/x/net/html/atom"
+
+	"steno/shared/conversation"
 )
 
 // Limits of message HTML.
@@ -208,6 +210,16 @@ func visible(s string) string {
 		}
 		return r
 	}, s)
+}
+
+// visibleNames returns the facts with the participants' names made visible: a guest
+// chooses her name herself.
+func visibleNames(c conversation.Conversation) conversation.Conversation {
+	c.Participants = slices.Clone(c.Participants)
+	for i := range c.Participants {
+		c.Participants[i].Name = visible(c.Participants[i].Name)
+	}
+	return c
 }
 
 func escapeText(s string) string { return html.EscapeString(visible(s)) }

@@ -156,6 +156,14 @@ func (b *batch) submit(ctx context.Context, c *aztables.Client) error {
 	if len(b.actions) == 0 {
 		return nil
 	}
+	if a := b.actions[0]; len(b.actions) == 1 && a.ActionType == aztables.TransactionTypeInsertReplace {
+		// The same effect and price without the multipart envelope.
+		_, err := c.UpsertEntity(ctx, a.Entity, &aztables.UpsertEntityOptions{UpdateMode: aztables.UpdateModeReplace})
+		if err != nil {
+			return classify("replace table row", err)
+		}
+		return nil
+	}
 	if _, err := c.SubmitTransaction(ctx, b.actions, nil); err != nil {
 		return classify("submit table transaction", err)
 	}

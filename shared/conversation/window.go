@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"steno/shared/teams"
@@ -61,6 +62,36 @@ func (w Window) Split() (a, b Window, ok bool) {
 // Contains reports whether everything that o would read is read by w too.
 func (w Window) Contains(o Window) bool {
 	return !o.From.Before(w.From) && !o.To.After(w.To)
+}
+
+// Uncovered returns the parts of the window that none of the finished windows read,
+// in order, none if all of it was read. A finished window reads the moments strictly
+// between its bounds, and so does each part returned.
+func (w Window) Uncovered(finished []WindowDone) []Window {
+	finished = slices.Clone(finished)
+	slices.SortFunc(finished, func(a, b WindowDone) int { return a.From.Compare(b.From) })
+	var parts []Window
+	reached := w.From.Add(Resolution) // the first moment that is still to be read
+	for _, d := range finished {
+		if !d.From.Before(reached) {
+			end := d.From.Add(Resolution) // d reads from there on
+			if !end.Before(w.To) {
+				break
+			}
+			part := w
+			part.From, part.To = reached.Add(-Resolution), end
+			parts = append(parts, part)
+		}
+		if d.To.After(reached) {
+			reached = d.To
+		}
+	}
+	if reached.Before(w.To) {
+		part := w
+		part.From = reached.Add(-Resolution)
+		parts = append(parts, part)
+	}
+	return parts
 }
 
 // Progress is how far the windows of one custodian have been planned: the upper

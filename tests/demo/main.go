@@ -75,7 +75,7 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	if o.check {
 		c.Addr = ""
-		c.Settings = checkSettings()
+		c.Settings = world.CheckSettings()
 	}
 	w, err := world.Start(ctx, c)
 	if err != nil {

@@ -27,6 +27,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/data/aztables"
+	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
 
 	"steno/shared/azure"
@@ -62,6 +63,9 @@ type Config struct {
 	Sim sim.Config
 	// Settings are added to those that the world makes, and win over them.
 	Settings map[string]string
+	// Deaths lets the handler die as often as it likes; otherwise the host gives up
+	// after three errors, as the real one does.
+	Deaths bool
 	// Timers runs timers by their schedule; otherwise they run by hand only.
 	Timers bool
 	// Addr is where the portal listens; "" is 127.0.0.1:0.
@@ -340,9 +344,13 @@ func (w *World) startHost(ctx context.Context, c Config) error {
 	for k, v := range c.Settings {
 		w.Settings[k] = v
 	}
+	limit := 0
+	if c.Deaths {
+		limit = -1
+	}
 	w.Host, err = host.Start(ctx, host.Config{
 		ScriptRoot: c.AppDir, Settings: w.Settings, MasterKey: MasterKey, Log: c.Log, DisableTimers: !c.Timers,
-		Transport: w.CA.Client(),
+		Transport: w.CA.Client(), MaxHandlerErrors: limit,
 	})
 	if err != nil {
 		return err
@@ -403,3 +411,17 @@ func TempDir() (string, func() error, error) {
 
 // quiet drops what net/http says of clients that hang up during a handshake.
 func quiet() *log.Logger { return log.New(io.Discard, "", 0) }
+
+// Send puts a message on a queue of the bus, as an operator or an attacker would.
+func (w *World) Send(ctx context.Context, queue string, body []byte) (err error) {
+	c, err := azservicebus.NewClientFromConnectionString(w.Bus.ConnectionString(), nil)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.Close(ctx)) }()
+	s, err := c.NewSender(queue, nil)
+	if err != nil {
+		return err
+	}
+	return s.SendMessage(ctx, &azservicebus.Message{Body: body}, nil)
+}

@@ -1,0 +1,55 @@
+# Steno: the commands. Each installs what it needs below this folder; a browser for the
+# page tests is taken from the system, or from Debian's packages where there is none.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+WEB   := functions/portal/web
+PAGES := $(WEB)/dist/index.html
+# Only these two compile Microsoft's Graph models: minutes and gigabytes, twice over with -race.
+HEAVY := ./functions ./shared/msgraph/directory
+LIGHT := $$(go list ./... | grep -vxF -e steno/functions -e steno/shared/msgraph/directory -e steno/tests/bench)
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
+
+.PHONY: help run test check bench package clean web browser
+
+help: ## list the commands
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+run: web ## start everything on loopback against a simulated Teams tenant
+	go run ./tests/demo
+
+test: web browser ## run all tests
+	go test -timeout 20m $(HEAVY)
+	go test -race -timeout 20m $(LIGHT)
+
+check: web ## format, vet, static analysis, import arrows, pages
+	@bad=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$bad" ]; then echo "gofmt wants to change:"; echo "$$bad"; exit 1; fi
+	go vet ./...
+	GOOS=windows go vet ./shared/config ./shared/teams ./shared/conversation ./shared/policy ./shared/custody ./shared/evidence/...
+	go run $(STATICCHECK) -checks 'all,-ST1000,-ST1003,-ST1005' ./...
+	go test ./tests/arch ./functions
+	cd $(WEB) && npm run --silent check
+
+bench: ## measure speed, memory and storage operations; prints ratios
+	go test -count=1 -timeout 30m -v ./tests/bench
+
+package: web ## stage the deployable app in dist/app and dist/app.zip
+	go run ./infra/package -out dist/app -zip dist/app.zip
+
+web: $(PAGES)
+
+$(PAGES): $(WEB)/node_modules/.stamp $(shell find $(WEB)/src $(WEB)/index.html $(WEB)/vite.config.ts $(WEB)/tsconfig.json -type f 2>/dev/null)
+	cd $(WEB) && npm run --silent build
+
+$(WEB)/node_modules/.stamp: $(WEB)/package-lock.json
+	cd $(WEB) && npm ci --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+browser:
+	@.ci/browser
+
+clean: ## remove everything that was built or installed here
+	rm -rf dist $(WEB)/node_modules tests/local/azurite/node_modules tests/browser/node_modules
+	find $(WEB)/dist -mindepth 1 ! -name .gitkeep -delete

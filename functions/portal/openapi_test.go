@@ -1,0 +1,49 @@
+package portal
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"steno/shared/conversation"
+)
+
+func TestEveryRouteIsInTheDocumentAndTheOtherWayRound(t *testing.T) {
+	var doc struct {
+		Paths map[string]map[string]struct {
+			Summary string `json:"summary"`
+		} `json:"paths"`
+	}
+	if err := json.Unmarshal(openapiDocument, &doc); err != nil {
+		t.Fatal(err)
+	}
+	var served []string
+	for _, rt := range apiRoutes {
+		path := "/" + rt.pattern
+		served = append(served, path)
+		operations := doc.Paths[path]
+		if content := strings.HasPrefix(operations["get"].Summary, "content: "); len(operations) != 1 || content != rt.content {
+			t.Errorf("%s: the document has %d operations, content %v", path, len(operations), content)
+		}
+	}
+	slices.Sort(served)
+	if documented := slices.Sorted(maps.Keys(doc.Paths)); !slices.Equal(documented, served) {
+		t.Errorf("documented %v, served %v", documented, served)
+	}
+}
+
+func TestNamesThatTurnTheDirectionOfTextAreMadeVisible(t *testing.T) {
+	for in, want := range map[string]string{
+		"cod.\u202efdp.exe": "cod.\ufffdfdp.exe", "Ana\u2066 Silva": "Ana\ufffd Silva", "tab\tstays": "tab\tstays", "bell\a": "bell",
+	} {
+		if got := visible(in); got != want {
+			t.Errorf("%q is shown as %q", in, got)
+		}
+		stored := conversation.Conversation{Participants: []conversation.Participant{{ID: "1", Name: in}}}
+		if got := visibleNames(stored).Participants[0].Name; got != want || stored.Participants[0].Name != in {
+			t.Errorf("participant %q is shown as %q", in, got)
+		}
+	}
+}

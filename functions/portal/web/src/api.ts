@@ -1,0 +1,74 @@
+import type { Paths } from "./api-types";
+import { at } from "./base";
+import type { SignIn } from "./signin";
+
+/** What the API answers in place of what was asked for. Status 0 is no answer at all. */
+export class ApiError extends Error {
+  constructor(
+    readonly status: number,
+    title: string,
+    readonly detail = "",
+    readonly retryAfter = 5,
+  ) {
+    super(title);
+  }
+}
+
+type Args<P extends keyof Paths> = Partial<Pick<Paths[P], "path" | "query">>;
+
+function address(path: string, args: { path?: object; query?: object }): string {
+  const filled = path.replace(/\{(\w+)\}/g, (_, name: string) => encodeURIComponent(String((args.path as Record<string, unknown>)[name])));
+  const query = new URLSearchParams();
+  for (const [name, value] of Object.entries(args.query ?? {})) {
+    if (value !== undefined && value !== "") query.set(name, String(value));
+  }
+  return at("v1" + filled) + (query.size > 0 ? `?${query}` : "");
+}
+
+async function problem(response: Response): Promise<ApiError> {
+  const retryAfter = Number(response.headers.get("Retry-After")) || 5;
+  try {
+    const body = (await response.json()) as { title?: string; detail?: string };
+    return new ApiError(response.status, body.title ?? response.statusText, body.detail ?? "", retryAfter);
+  } catch {
+    return new ApiError(response.status, response.statusText || `Status ${response.status}`, "", retryAfter);
+  }
+}
+
+/** The API, asked in the name of who is signed in. */
+export class Api {
+  constructor(private readonly signIn: SignIn) {}
+
+  async get<P extends keyof Paths>(path: P, args: Args<P> = {}, signal?: AbortSignal): Promise<Paths[P]["answer"]> {
+    const response = await this.send(address(path, args), signal);
+    return (await response.json()) as Paths[P]["answer"];
+  }
+
+  /** The exact bytes of a version, as Graph sent them. */
+  async original(path: Paths["/conversations/{id}/messages/{message}/versions/{etag}/original"]["path"]): Promise<ArrayBuffer> {
+    const response = await this.send(address("/conversations/{id}/messages/{message}/versions/{etag}/original", { path }));
+    return await response.arrayBuffer();
+  }
+
+  private async send(url: string, signal?: AbortSignal): Promise<Response> {
+    let response = await this.once(url, await this.signIn.token(), signal);
+    if (response.status === 401) response = await this.once(url, await this.signIn.token(true), signal);
+    if (!response.ok) throw await problem(response);
+    return response;
+  }
+
+  private async once(url: string, token: string | null, signal?: AbortSignal): Promise<Response> {
+    if (!token) throw new ApiError(401, "Sign in");
+    try {
+      return await fetch(url, {
+        headers: { Authorization: `Bearer ${token}`, Accept: "application/json" },
+        cache: "no-store",
+        credentials: "omit",
+        signal: signal ?? null,
+      });
+    } catch (e) {
+      if (signal?.aborted) throw e;
+      throw new ApiError(0, "No answer");
+    }
+  }
+}

@@ -1,0 +1,53 @@
+import type { Conversation, Person } from "./api-types";
+
+const dateTime = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+const time = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
+const date = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" });
+const utcDay = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeZone: "UTC" });
+
+export const formatDateTime = (iso: string) => dateTime.format(new Date(iso));
+export const formatTime = (iso: string) => time.format(new Date(iso));
+export const formatDate = (iso: string) => date.format(new Date(iso));
+
+/** The UTC day that a conversation covers, read from its id. */
+export function formatDay(id: string): string {
+  const day = id.slice(-8);
+  return utcDay.format(new Date(`${day.slice(0, 4)}-${day.slice(4, 6)}-${day.slice(6)}T00:00:00Z`));
+}
+
+export const kindNames: Record<Conversation["kind"], string> = {
+  oneOnOne: "One-on-one chat",
+  group: "Group chat",
+  meeting: "Meeting chat",
+  channel: "Channel",
+  other: "Other",
+};
+
+export const plural = (n: number, one: string, many = one + "s") => `${n.toLocaleString()} ${n === 1 ? one : many}`;
+
+/** What a conversation is called: by who wrote in it, or by what it is. */
+export function titleOf(c: Pick<Conversation, "participants" | "thread">, shown = 3): string {
+  if (c.participants?.length) return nameList(c.participants.map((p) => p.name || p.id), shown);
+  // The thread under which the archive files what an export returned and nobody could read as a message.
+  return c.thread.startsWith("unclear:") ? "Unclear items" : "System events only";
+}
+
+/** The first names of a list, and how many more there are. */
+export function nameList(names: string[], shown = 3): string {
+  if (names.length === 0) return "Nobody";
+  const more = names.length - shown;
+  return names.slice(0, shown).join(", ") + (more > 0 ? ` and ${more} more` : "");
+}
+
+/** What a person is called, by her id; an id that is not known stays an id. */
+export function nameOf(people: Person[], id: string): string {
+  return people.find((p) => p.id === id)?.name || id;
+}
+
+export const roleNames: Record<string, string> = {
+  recordedUser: "Recorded user",
+  supervisor: "Supervisor",
+  complianceOfficer: "Compliance officer",
+  administrator: "Administrator",
+  auditor: "Auditor",
+};

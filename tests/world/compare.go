@@ -1,0 +1,193 @@
+package world
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"time"
+
+	"steno/tests/sim"
+)
+
+// Lag is how far behind now the windows of CheckSettings end.
+const Lag = 500 * time.Millisecond
+
+// CheckSettings make an export that is planned by hand and reads each stretch twice,
+// over the whole of a tenant's ten days.
+func CheckSettings() map[string]string {
+	return map[string]string{
+		"STENO_EXPORT_HISTORY":    "264h",
+		"STENO_EXPORT_LAG":        Lag.String(),
+		"STENO_EXPORT_PERIOD":     "1s",
+		"STENO_EXPORT_PASSES":     "0s,1s",
+		"STENO_GRAPH_RATE":        "200",
+		"STENO_EXPORT_RETRY_WAIT": "1s",
+	}
+}
+
+// ExportRun is one planning with everything it queued, from first to last.
+type ExportRun struct {
+	Edge, Start, End time.Time // windows end at Edge; nothing changed between Start and End but by faults
+}
+
+// Report is how an archive compares with its tenant.
+type Report struct {
+	OK            bool           `json:"ok"`
+	Seed          uint64         `json:"seed"`
+	Messages      int            `json:"messages"`
+	Versions      int            `json:"versionsInTenant"`
+	Expected      int            `json:"expected"`
+	Archived      int            `json:"archived"`
+	Missing       int            `json:"missing"`
+	Duplicates    int            `json:"duplicates"`
+	Altered       int            `json:"altered"`
+	OutOfScope    int            `json:"outOfScope"`
+	Orphans       int            `json:"orphans"`
+	Promised      int            `json:"promisedButAbsent"`
+	Parked        int            `json:"parked"`
+	DeadLettered  int            `json:"deadLettered"`
+	Conversations int            `json:"conversations"`
+	Objects       int            `json:"objects"`
+	Receipts      int            `json:"receipts"`
+	GraphRequests int64          `json:"graphRequests"`
+	Faults        map[string]int `json:"faultsServed"`
+	Storage       int64          `json:"storageOperations"`
+	Seconds       float64        `json:"seconds"`
+}
+
+// Export plans windows and waits until nothing is queued any more.
+func (w *World) Export(ctx context.Context) (ExportRun, error) {
+	if err := Sleep(ctx, Lag+1500*time.Millisecond); err != nil { // so that what happened before is older than the lag
+		return ExportRun{}, err
+	}
+	r := ExportRun{Start: time.Now()}
+	r.Edge = r.Start.Add(-Lag)
+	if err := w.Host.RunTimer(ctx, "exportplan"); err != nil {
+		return r, err
+	}
+	err := w.Drained(ctx)
+	r.End = time.Now()
+	return r, err
+}
+
+// Drained waits until no window is queued or being read any more.
+func (w *World) Drained(ctx context.Context) error {
+	deadline := time.Now().Add(10 * time.Minute)
+	for {
+		d := w.Bus.Depth("chat-export")
+		if d.Active+d.Locked+d.Scheduled == 0 && w.Host.InFlight() == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("queue does not empty: %+v", d)
+		}
+		if err := Sleep(ctx, 50*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Compare holds the archive against the tenant's full history.
+func (w *World) Compare(got Contents, runs []ExportRun) Report {
+	c := Report{
+		Archived: len(got.Items), Conversations: len(got.Conversations), Objects: got.Objects, Receipts: got.Receipts,
+		Orphans: len(got.Orphans), Promised: len(got.Missing), Faults: map[string]int{},
+	}
+	recorded := map[sim.PersonID]bool{}
+	for _, g := range []string{sim.RecordedEquities, sim.RecordedRates} {
+		for _, p := range w.Tenant.UsersIn(g) {
+			recorded[p] = true
+		}
+	}
+	type key struct{ thread, message, etag string }
+	truth := map[key]sim.Version{}
+	expected := map[key]bool{}
+	for _, v := range w.Tenant.History() {
+		c.Versions++
+		k := key{string(v.Thread), v.MessageID, v.ETag}
+		truth[k] = v
+		if v.Channel || !hasAny(v.Participants, recorded) {
+			continue
+		}
+		for _, r := range runs {
+			if stood(v, r) {
+				expected[k] = true
+			}
+		}
+	}
+	c.Expected = len(expected)
+	seen := map[key]bool{}
+	for _, item := range got.Items {
+		m := item.Message
+		k := key{string(m.Thread), string(m.VersionKey.Message), string(m.ETag)}
+		v, known := truth[k]
+		switch {
+		case !known || v.Channel || !hasAny(v.Participants, recorded):
+			c.OutOfScope++
+		case !bytes.Equal(v.Bytes, m.Raw):
+			c.Altered++
+		}
+		if seen[k] {
+			c.Duplicates++
+		}
+		seen[k] = true
+	}
+	for k := range expected {
+		if !seen[k] {
+			c.Missing++
+		}
+	}
+	c.DeadLettered = w.Bus.Depth("chat-export").DeadLettered
+	c.Parked = w.Bus.Depth("parked").Active
+	w.usage(&c)
+	c.OK = c.Faithful() && c.DeadLettered+c.Parked == 0
+	return c
+}
+
+// Faithful reports whether the archive is what the tenant says, whatever lies on the
+// queues.
+func (r Report) Faithful() bool {
+	return r.Expected > 0 && r.Missing+r.Duplicates+r.Altered+r.OutOfScope+r.Orphans+r.Promised == 0
+}
+
+// stood reports whether a version was current for the whole of a run, and old enough
+// for its windows.
+func stood(v sim.Version, r ExportRun) bool {
+	return !v.CurrentFrom.After(r.Start) && (v.CurrentTo.IsZero() || v.CurrentTo.After(r.End)) && v.LastModified.Before(r.Edge)
+}
+
+func hasAny(people []sim.PersonID, in map[sim.PersonID]bool) bool {
+	for _, p := range people {
+		if in[p] {
+			return true
+		}
+	}
+	return false
+}
+
+// usage adds what the run asked of Graph and of storage.
+func (w *World) usage(c *Report) {
+	n := w.Tenant.Counts()
+	for _, requests := range n.Requests {
+		c.GraphRequests += int64(requests)
+	}
+	for kind, served := range n.Faults {
+		c.Faults[string(kind)] = served
+	}
+	for _, ops := range w.Storage.Operations() {
+		c.Storage += ops
+	}
+}
+
+// Sleep waits, or returns the context's error.
+func Sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
