@@ -28,8 +28,9 @@ const (
 	// DefaultLag is how far behind now a window ends. Microsoft publishes no delay for
 	// export; notifications take up to a minute.
 	DefaultLag = 15 * time.Minute
-	// DefaultLongest is the longest window: what fits one page splits no further.
-	DefaultLongest = 24 * time.Hour
+	// DefaultLongest is the longest window: a period, the overlap, and as much as the
+	// timer is late. At just a period every day would be read as two windows.
+	DefaultLongest = 25 * time.Hour
 )
 
 // DefaultPasses is how much later than the first each reading comes.

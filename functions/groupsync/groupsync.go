@@ -71,11 +71,12 @@ func (s *Sync) Run(ctx context.Context) error {
 		return err
 	}
 	at := time.Now().UTC().Truncate(time.Millisecond)
-	if both := policy.Conflicts(memberships); len(both) > 0 {
-		s.log.ErrorContext(ctx, "people are administrator and compliance officer at once; both roles refused",
-			slog.String("alarm", "separation-of-duties"), slog.Any("people", both))
-		memberships = without(memberships, both)
+	both := policy.Conflicts(memberships)
+	for _, p := range both {
+		s.log.ErrorContext(ctx, "administrator and compliance officer at once; both roles refused",
+			slog.String("alarm", "separation-of-duties"), slog.Any("person", p))
 	}
+	memberships = without(memberships, both)
 	var open []policy.Period
 	for _, role := range policy.Roles {
 		periods, err := s.roster.Periods(ctx, role)

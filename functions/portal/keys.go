@@ -28,15 +28,18 @@ const (
 var errKey = errors.New("signing key refused")
 
 // keySet is the issuer's published keys. One refresh runs at a time, an unknown key
-// id causes at most one every 30 s, and the last good set outlives an outage.
+// id causes at most one every 30 s, and the last good set outlives an outage. While a
+// refresh runs, tokens under keys already known are not kept waiting.
 type keySet struct {
 	config Config
 	client *http.Client
 
+	refresh sync.Mutex // held by whoever refreshes
+	tried   time.Time  // when a refresh last began; under refresh
+
 	mu      sync.Mutex
 	keys    map[string]*rsa.PublicKey
 	fetched time.Time
-	tried   time.Time
 }
 
 func newKeySet(c Config) *keySet {
@@ -52,23 +55,40 @@ func newKeySet(c Config) *keySet {
 
 // find returns the key with this id, refreshing the set where that can help.
 func (k *keySet) find(ctx context.Context, kid string) (*rsa.PublicKey, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	now := k.config.Now()
-	key := k.keys[kid]
-	if (key == nil || now.Sub(k.fetched) > keysFresh) && now.Sub(k.tried) >= keysRefreshes {
-		k.tried = now
-		if keys, err := k.fetch(ctx); err == nil {
-			k.keys, k.fetched = keys, now
-			key = keys[kid]
-		} else if key == nil {
-			return nil, fmt.Errorf("%w: %w", errKey, err)
+	key, age := k.known(kid)
+	if key != nil && age <= keysFresh {
+		return key, nil
+	}
+	usable := key != nil && age <= keysUsable
+	if usable && !k.refresh.TryLock() {
+		return key, nil
+	}
+	if !usable {
+		k.refresh.Lock()
+	}
+	defer k.refresh.Unlock()
+	if key, age = k.known(kid); key == nil || age > keysFresh {
+		if now := k.config.Now(); now.Sub(k.tried) >= keysRefreshes {
+			k.tried = now
+			if keys, err := k.fetch(ctx); err == nil {
+				k.mu.Lock()
+				k.keys, k.fetched = keys, now
+				k.mu.Unlock()
+			}
+			key, age = k.known(kid)
 		}
 	}
-	if key == nil || now.Sub(k.fetched) > keysUsable {
+	if key == nil || age > keysUsable {
 		return nil, fmt.Errorf("%w: unknown kid", errKey)
 	}
 	return key, nil
+}
+
+// known looks a key up without asking anybody, and tells the age of the set.
+func (k *keySet) known(kid string) (*rsa.PublicKey, time.Duration) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.keys[kid], k.config.Now().Sub(k.fetched)
 }
 
 type jwks struct {

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -101,10 +102,8 @@ type query struct {
 
 func (p *Portal) readQuery(r *http.Request) (query, error) {
 	v := r.URL.Query()
-	for name, values := range v {
-		if !slices.Contains([]string{"from", "to", "person", "cursor", "limit"}, name) || len(values) != 1 {
-			return query{}, badRequest("unknown or repeated parameter")
-		}
+	if err := checkNames(v, "from", "to", "person", "cursor", "limit"); err != nil {
+		return query{}, err
 	}
 	now := p.config.Now().UTC()
 	q := query{from: now.AddDate(0, 0, -30), to: now.Add(time.Minute)}
@@ -126,6 +125,15 @@ func (p *Portal) readQuery(r *http.Request) (query, error) {
 	}
 	q.page, err = readPage(v.Get("limit"), v.Get("cursor"))
 	return q, err
+}
+
+func checkNames(v url.Values, known ...string) error {
+	for name, values := range v {
+		if !slices.Contains(known, name) || len(values) != 1 {
+			return badRequest("unknown or repeated parameter")
+		}
+	}
+	return nil
 }
 
 func readPage(limit, cursor string) (conversation.PageRequest, error) {
@@ -173,21 +181,59 @@ func (p *Portal) list(w http.ResponseWriter, r *http.Request, c caller) error {
 	if err != nil {
 		return err
 	}
-	var page conversation.Page
+	var read reader
 	switch {
 	case q.person != "" && !c.grant.MaySeePerson(q.person):
 		// The same answer as for somebody who does not exist: an empty list.
+		return p.answerList(w, r, c, conversation.Page{}, "conversations")
 	case q.person != "":
-		page, err = p.stores.Catalog.ByPerson(r.Context(), q.person, q.from, q.to, q.page)
+		read = func(ctx context.Context, page conversation.PageRequest) (conversation.Page, error) {
+			return p.stores.Catalog.ByPerson(ctx, q.person, q.from, q.to, page)
+		}
 	case c.grant.SeesAll():
-		page, err = p.stores.Catalog.ByTime(r.Context(), q.from, q.to, q.page)
+		read = func(ctx context.Context, page conversation.PageRequest) (conversation.Page, error) {
+			return p.stores.Catalog.ByTime(ctx, q.from, q.to, page)
+		}
 	default:
-		page, err = p.merged(r.Context(), c.grant.People(), q)
+		read = func(ctx context.Context, page conversation.PageRequest) (conversation.Page, error) {
+			return p.merged(ctx, c.grant.People(), q, page)
+		}
 	}
+	page, err := p.fill(r.Context(), c.grant, q.page, read)
 	if err != nil {
 		return err
 	}
 	return p.answerList(w, r, c, page, "conversations")
+}
+
+// reader reads one page of a listing of the catalog.
+type reader func(ctx context.Context, page conversation.PageRequest) (conversation.Page, error)
+
+// fill makes a page of conversations that may be seen, reading on past those that may
+// not: a cursor or a short page would tell that the others are there.
+func (p *Portal) fill(ctx context.Context, g policy.Grant, req conversation.PageRequest, read reader) (conversation.Page, error) {
+	var out conversation.Page
+	next := conversation.PageRequest{Limit: req.Limit + 1, After: req.After}
+	for {
+		page, err := read(ctx, next)
+		if err != nil {
+			return conversation.Page{}, err
+		}
+		for _, conv := range page.Conversations {
+			if !p.maySee(g, conv) {
+				continue
+			}
+			if len(out.Conversations) == req.Limit {
+				out.More = true
+				return out, nil
+			}
+			out.Conversations = append(out.Conversations, conv)
+		}
+		if !page.More || len(page.Conversations) == 0 {
+			return out, nil
+		}
+		next.After = page.Conversations[len(page.Conversations)-1].Position()
+	}
 }
 
 // thread lists the days of one thread, as far as the caller may see them.
@@ -196,25 +242,29 @@ func (p *Portal) thread(w http.ResponseWriter, r *http.Request, c caller) error 
 	if err != nil {
 		return errNotFound
 	}
-	req, err := readPage(r.URL.Query().Get("limit"), r.URL.Query().Get("cursor"))
+	v := r.URL.Query()
+	if err := checkNames(v, "cursor", "limit"); err != nil {
+		return err
+	}
+	req, err := readPage(v.Get("limit"), v.Get("cursor"))
 	if err != nil {
 		return err
 	}
-	page, err := p.stores.Catalog.ByThread(r.Context(), key, req)
+	page, err := p.fill(r.Context(), c.grant, req, func(ctx context.Context, page conversation.PageRequest) (conversation.Page, error) {
+		return p.stores.Catalog.ByThread(ctx, key, page)
+	})
 	if err != nil {
 		return err
 	}
 	return p.answerList(w, r, c, page, "thread "+string(key))
 }
 
-// answerList leaves a custody event and then what of a page the caller may see: who
+// answerList leaves a custody event and then a page of what the caller may see: who
 // wrote with whom and when is not content, but it is not nothing either.
 func (p *Portal) answerList(w http.ResponseWriter, r *http.Request, c caller, page conversation.Page, item string) error {
 	out := listAnswer{Conversations: []conversation.Conversation{}}
 	for _, conv := range page.Conversations {
-		if p.maySee(c.grant, conv) {
-			out.Conversations = append(out.Conversations, visibleNames(conv))
-		}
+		out.Conversations = append(out.Conversations, visibleNames(conv))
 	}
 	if n := len(page.Conversations); page.More && n > 0 {
 		out.Cursor = cursorOf(page.Conversations[n-1].Position())
@@ -235,7 +285,7 @@ func (p *Portal) maySee(g policy.Grant, c conversation.Conversation) bool {
 
 // merged lists the conversations of several people as one list. A conversation that
 // several of them share is listed once.
-func (p *Portal) merged(ctx context.Context, people []teams.PersonID, q query) (conversation.Page, error) {
+func (p *Portal) merged(ctx context.Context, people []teams.PersonID, q query, req conversation.PageRequest) (conversation.Page, error) {
 	if len(people) > maxPeopleMerged {
 		return conversation.Page{}, badRequest(fmt.Sprintf("more than %d people; name one", maxPeopleMerged))
 	}
@@ -244,14 +294,14 @@ func (p *Portal) merged(ctx context.Context, people []teams.PersonID, q query) (
 	group.SetLimit(8)
 	for i, person := range people {
 		group.Go(func() (err error) {
-			pages[i], err = p.stores.Catalog.ByPerson(ctx, person, q.from, q.to, q.page)
+			pages[i], err = p.stores.Catalog.ByPerson(ctx, person, q.from, q.to, req)
 			return err
 		})
 	}
 	if err := group.Wait(); err != nil {
 		return conversation.Page{}, err
 	}
-	return mergePages(pages, q.page.Limit), nil
+	return mergePages(pages, req.Limit), nil
 }
 
 // mergePages joins pages. Each person's list has the facts as they were when her own

@@ -105,7 +105,7 @@ func (p *Portal) messages(w http.ResponseWriter, r *http.Request, c caller) erro
 	for _, o := range s.Objects {
 		read, items, err := p.open(r.Context(), s.Conversation.ID, o, receipt, room)
 		switch {
-		case errors.Is(err, evidence.ErrNotFound):
+		case errors.Is(err, errPending):
 			out.Pending += len(o.Versions)
 			continue
 		case errors.Is(err, errRoom):
@@ -139,7 +139,11 @@ func (p *Portal) receipt(ctx context.Context, c caller, id conversation.ID, deta
 	})
 }
 
-var errRoom = errors.New("more than one answer may hold")
+// Why an object is left out of an answer.
+var (
+	errRoom    = errors.New("more than one answer may hold")
+	errPending = errors.New("promised and not stored yet")
+)
 
 type readBatch struct {
 	header conversation.BatchHeader
@@ -149,7 +153,11 @@ type readBatch struct {
 // open reads one object of a conversation and checks that its bytes are the ones the
 // catalog lists.
 func (p *Portal) open(ctx context.Context, id conversation.ID, o conversation.Object, receipt custody.Receipt, room int64) (readBatch, [][]byte, error) {
-	obj, err := p.stores.Evidence.Open(ctx, evidence.Ref{Tenant: p.config.Tenant, Unit: string(id), Object: o.Name}, receipt)
+	ref := evidence.Ref{Tenant: p.config.Tenant, Unit: string(id), Object: o.Name}
+	obj, err := p.stores.Evidence.Open(ctx, ref, receipt)
+	if errors.Is(err, evidence.ErrNotFound) {
+		return readBatch{}, nil, p.missing(ctx, ref)
+	}
 	if err != nil {
 		return readBatch{}, nil, err
 	}
@@ -158,7 +166,7 @@ func (p *Portal) open(ctx context.Context, id conversation.ID, o conversation.Ob
 	}
 	plain, err := obj.ReadAll(room)
 	if err != nil {
-		return readBatch{}, nil, err
+		return readBatch{}, nil, fmt.Errorf("object %s: %w", o.Name, err)
 	}
 	h, items, err := conversation.DecodeBatch(plain)
 	if err != nil {
@@ -168,6 +176,19 @@ func (p *Portal) open(ctx context.Context, id conversation.ID, o conversation.Ob
 		return readBatch{}, nil, fmt.Errorf("object %s: %w: it is not what the catalog lists", o.Name, evidence.ErrCorrupt)
 	}
 	return readBatch{h, obj.Size()}, items, nil
+}
+
+// missing tells an object that is promised and not stored yet from one that is stored
+// and cannot be opened for want of its key. The second is an incident.
+func (p *Portal) missing(ctx context.Context, ref evidence.Ref) error {
+	there, err := p.stores.Evidence.Exists(ctx, ref)
+	switch {
+	case err != nil:
+		return err
+	case there:
+		return fmt.Errorf("object %s: %w: there is no such key", ref.Object, evidence.ErrKey)
+	}
+	return errPending
 }
 
 // shown is the part of a chatMessage that is shown.
@@ -203,7 +224,7 @@ func addVersion(byID map[teams.MessageID]*message, raw []byte, h conversation.Ba
 	var s shown
 	// A message that does not read as one is shown as the text it is.
 	if err := json.Unmarshal(raw, &s); err != nil || m.Unclear != nil {
-		v.Text = string(raw[:min(len(raw), maxText)])
+		v.Text = visible(strings.ToValidUTF8(string(raw[:min(len(raw), maxText)]), "\uFFFD"))
 		v.HTML = escapeText(v.Text)
 		known.Versions = append(known.Versions, v)
 		return
@@ -294,7 +315,7 @@ func (p *Portal) original(w http.ResponseWriter, r *http.Request, c caller) erro
 		return err
 	}
 	_, items, err := p.open(r.Context(), s.Conversation.ID, o, receipt, maxShown)
-	if errors.Is(err, evidence.ErrNotFound) {
+	if errors.Is(err, errPending) {
 		return errNotFound
 	}
 	if err != nil {

@@ -47,6 +47,7 @@ type Config struct {
 
 type evidenceStore interface {
 	Open(ctx context.Context, ref evidence.Ref, receipt custody.Receipt) (*evidence.Object, error)
+	Exists(ctx context.Context, ref evidence.Ref) (bool, error)
 }
 
 // Stores is what the portal reads.
@@ -219,9 +220,9 @@ func guard(next http.Handler) http.Handler {
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		h.Set("Permissions-Policy", "camera=(), microphone=(), geolocation=(), payment=()")
 		h.Set("X-Frame-Options", "DENY")
+		h.Set("Cache-Control", "no-store, private")
 		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; sandbox")
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			h.Set("Cache-Control", "no-store")
 			status := http.StatusMethodNotAllowed
 			site := r.Header.Get("Sec-Fetch-Site")
 			if r.Method == http.MethodOptions || (site != "" && site != "same-origin") ||

@@ -20,6 +20,8 @@ const (
 	maxNodes = 20_000
 	maxDepth = 64
 	maxText  = 256 << 10
+	// maxTags bounds what is parsed at all: an element that is kept takes two.
+	maxTags = 3 * maxNodes
 )
 
 // kept are the elements that are kept, without any attribute but a link's target.
@@ -40,32 +42,70 @@ var dropped = []string{
 	"audio", "video", "source", "track", "canvas", "map", "area", "frame", "frameset", "applet", "dialog", "portal", "head",
 }
 
+// maxRounds is how often markup is written and read again until it stays the same.
+const maxRounds = 4
+
 // sanitize takes the HTML of a message apart and writes again only what is on the
 // list: markup is never passed on as it came. It returns HTML for a sandboxed frame
 // and the text alone. Images become their alternative text; nothing in the result
 // makes a browser ask for anything.
+//
+// What is returned reads back as exactly what was written, so that no second parser
+// finds a tree in it that was not looked at. Markup that does not settle is shown as text.
 func sanitize(in string) (markup, text string) {
 	if len(in) > maxHTML {
 		note := "This message is larger than can be shown. Its original is kept."
 		return escapeText(note), note
 	}
-	body := &html.Node{Type: html.ElementNode, DataAtom: atom.Body, Data: "body"}
-	nodes, err := html.ParseFragment(strings.NewReader(in), body)
-	if err != nil {
-		return escapeText(in), visible(in)
+	markup, text = rewrite(in)
+	for range maxRounds {
+		again, _ := rewrite(markup)
+		if again == markup {
+			return markup, text
+		}
+		markup = again
 	}
-	s := sanitizer{}
+	return escapeText(text), text
+}
+
+func rewrite(in string) (markup, text string) {
+	body := &html.Node{Type: html.ElementNode, DataAtom: atom.Body, Data: "body"}
+	whole := in
+	in = clipTags(in)
+	nodes, err := html.ParseFragment(strings.NewReader(in), body)
+	if err != nil { // nested deeper than the parser goes
+		text = clipText(visible(in))
+		return escapeText(text), text
+	}
+	s := sanitizer{cut: len(in) < len(whole)}
 	for _, n := range nodes {
 		s.node(n, 0)
 	}
 	if s.cut {
 		s.markup.WriteString("<p>[cut here; the original is kept]</p>")
 	}
-	t := strings.TrimSpace(s.text.String())
-	if len(t) > maxText {
-		t = strings.ToValidUTF8(t[:maxText], "")
+	return s.markup.String(), clipText(strings.TrimSpace(s.text.String()))
+}
+
+// clipTags ends the input before its tags become too many.
+func clipTags(in string) string {
+	for i, n := 0, 0; ; n++ {
+		next := strings.IndexByte(in[i:], '<')
+		if next < 0 {
+			return in
+		}
+		if i += next; n == maxTags {
+			return in[:i]
+		}
+		i++
 	}
-	return s.markup.String(), t
+}
+
+func clipText(t string) string {
+	if len(t) > maxText {
+		return strings.ToValidUTF8(t[:maxText], "")
+	}
+	return t
 }
 
 type sanitizer struct {
@@ -110,6 +150,9 @@ func (s *sanitizer) node(n *html.Node, depth int) {
 			s.link(attribute(n, "href"))
 		}
 		s.markup.WriteString(">")
+		if n.DataAtom == atom.Pre {
+			s.markup.WriteByte('\n') // a parser drops one here
+		}
 	}
 	for c := n.FirstChild; c != nil; c = c.NextSibling {
 		s.node(c, depth+1)
