@@ -94,7 +94,12 @@ type desk struct {
 	queue   queue
 }
 
+// newDesk starts a desk. In a bubble it is the year 2000, when there was no Teams and
+// no window is accepted, so the bubble's clock moves on first.
 func newDesk(t *testing.T) *desk {
+	if until := time.Until(time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)); until > 0 {
+		time.Sleep(until)
+	}
 	return &desk{t: t, config: exportplan.Config{Tenant: tenant}}
 }
 
