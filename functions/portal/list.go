@@ -266,6 +266,13 @@ func (p *Portal) answerList(w http.ResponseWriter, r *http.Request, c caller, pa
 	for _, conv := range page.Conversations {
 		out.Conversations = append(out.Conversations, visibleNames(conv))
 	}
+	var participants [][]conversation.Participant
+	for _, conv := range out.Conversations {
+		participants = append(participants, conv.Participants)
+	}
+	if err := p.fillNames(r.Context(), participants...); err != nil {
+		return err
+	}
 	if n := len(page.Conversations); page.More && n > 0 {
 		out.Cursor = cursorOf(page.Conversations[n-1].Position())
 	}

@@ -51,7 +51,11 @@ func (p *Portal) conversation(w http.ResponseWriter, r *http.Request, c caller) 
 	if err != nil {
 		return err
 	}
-	return p.reply(w, conversationAnswer{visibleNames(s.Conversation), s.Conversation.ID.Thread(), len(s.Objects), len(s.Receipts)})
+	conv := visibleNames(s.Conversation)
+	if err := p.fillNames(r.Context(), conv.Participants); err != nil {
+		return err
+	}
+	return p.reply(w, conversationAnswer{conv, conv.ID.Thread(), len(s.Objects), len(s.Receipts)})
 }
 
 // version is one version of a message as shown.
@@ -129,6 +133,16 @@ func (p *Portal) messages(w http.ResponseWriter, r *http.Request, c caller) erro
 		}
 		return strings.Compare(a.ID, b.ID)
 	})
+	authors := make([]conversation.Participant, len(out.Messages))
+	for i, m := range out.Messages {
+		authors[i] = m.From
+	}
+	if err := p.fillNames(r.Context(), authors, out.Conversation.Participants); err != nil {
+		return err
+	}
+	for i := range out.Messages {
+		out.Messages[i].From = authors[i]
+	}
 	return p.reply(w, out)
 }
 

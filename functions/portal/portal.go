@@ -64,6 +64,7 @@ type Portal struct {
 	stores Stores
 	tokens *tokenVerifier
 	limits *limits
+	names  names
 	pages  *pages
 	log    *slog.Logger
 }

@@ -1,0 +1,78 @@
+package portal
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"steno/shared/conversation"
+	"steno/shared/teams"
+)
+
+// namesTTL is how long a name from the roster is remembered, and namesKept how many.
+const (
+	namesTTL  = 5 * time.Minute
+	namesKept = 20_000
+)
+
+// names remembers what the roster calls people. Graph often leaves the display name of
+// an author empty, and then the roster knows the recorded ones.
+type names struct {
+	mu    sync.Mutex
+	known map[teams.PersonID]string // "" for people the roster does not know
+	until time.Time
+}
+
+// fillNames gives participants without a name the one the roster has.
+func (p *Portal) fillNames(ctx context.Context, lists ...[]conversation.Participant) error {
+	missing := map[teams.PersonID]bool{}
+	each := func(do func(id teams.PersonID, of *conversation.Participant)) {
+		for _, list := range lists {
+			for i := range list {
+				if id, err := teams.ParsePersonID(list[i].ID); err == nil && list[i].Name == "" {
+					do(id, &list[i])
+				}
+			}
+		}
+	}
+	each(func(id teams.PersonID, _ *conversation.Participant) { missing[id] = true })
+	if len(missing) == 0 {
+		return nil
+	}
+	known, err := p.lookUp(ctx, missing)
+	if err != nil {
+		return err
+	}
+	each(func(id teams.PersonID, of *conversation.Participant) { of.Name = known[id] })
+	return nil
+}
+
+func (p *Portal) lookUp(ctx context.Context, wanted map[teams.PersonID]bool) (map[teams.PersonID]string, error) {
+	n := &p.names
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if now := p.config.Now(); n.known == nil || !now.Before(n.until) || len(n.known) > namesKept {
+		n.known, n.until = map[teams.PersonID]string{}, now.Add(namesTTL)
+	}
+	var ask []teams.PersonID
+	for id := range wanted {
+		if _, ok := n.known[id]; !ok {
+			ask = append(ask, id)
+		}
+	}
+	if len(ask) > 0 {
+		people, err := p.stores.Roster.People(ctx, ask)
+		if err != nil {
+			return nil, fmt.Errorf("look up names: %w", err)
+		}
+		for _, id := range ask {
+			n.known[id] = visible(people[id].DisplayName)
+		}
+	}
+	out := make(map[teams.PersonID]string, len(wanted))
+	for id := range wanted {
+		out[id] = n.known[id]
+	}
+	return out, nil
+}
