@@ -176,7 +176,7 @@ func FuzzUnpack(f *testing.F) {
 		}
 		again, err := packObject(o)
 		if err != nil {
-			t.Skip() // a time that JSON does not hold
+			return // a time that JSON does not hold
 		}
 		if second, err := unpackObject("name", again); err != nil || !slices.Equal(second.Versions, o.Versions) {
 			t.Errorf("packed again: %v", err)
