@@ -92,11 +92,11 @@ func (e *entra) Members(_ context.Context, g teams.GroupID) ([]teams.User, error
 	return out, nil
 }
 
-// office is a sync over stores in memory.
+// office is a sync over stores in memory, and the roster that it keeps.
 type office struct {
+	storetest.Roster
 	t      *testing.T
 	entra  *entra
-	roster storetest.Roster
 	trail  storetest.Trail
 	log    bytes.Buffer
 	groups []policy.RoleGroup
@@ -107,25 +107,13 @@ type office struct {
 
 var errCrash = errors.New("the process ended")
 
-// Periods, PeriodsOf, People and Apply make office the roster, so that it can crash.
-func (o *office) Periods(ctx context.Context, r policy.Role) ([]policy.Period, error) {
-	return o.roster.Periods(ctx, r)
-}
-
-func (o *office) PeriodsOf(ctx context.Context, p teams.PersonID) ([]policy.Period, error) {
-	return o.roster.PeriodsOf(ctx, p)
-}
-
-func (o *office) People(ctx context.Context, ids []teams.PersonID) (map[teams.PersonID]policy.Person, error) {
-	return o.roster.People(ctx, ids)
-}
-
+// Apply is the roster's, unless the process ends before it.
 func (o *office) Apply(ctx context.Context, c policy.Change) error {
 	if o.crash {
 		o.crash = false
 		return errCrash
 	}
-	return o.roster.Apply(ctx, c)
+	return o.Roster.Apply(ctx, c)
 }
 
 func newOffice(t *testing.T) *office {
@@ -161,7 +149,7 @@ func (o *office) must(err error) {
 // open lists the people who hold a role now.
 func (o *office) open(role policy.Role) []teams.PersonID {
 	o.t.Helper()
-	periods, err := o.roster.Periods(o.t.Context(), role)
+	periods, err := o.Periods(o.t.Context(), role)
 	o.must(err)
 	var out []teams.PersonID
 	for _, p := range periods {
@@ -178,7 +166,7 @@ func (o *office) all() string {
 	o.t.Helper()
 	var b strings.Builder
 	for _, role := range policy.Roles {
-		periods, err := o.roster.Periods(o.t.Context(), role)
+		periods, err := o.Periods(o.t.Context(), role)
 		o.must(err)
 		for _, p := range periods {
 			fmt.Fprintln(&b, p.Role, p.Desk, p.Person, p.From.UnixMilli(), p.To.UnixMilli())
@@ -219,7 +207,7 @@ func TestNestedGroupsCountEachPersonOnce(t *testing.T) {
 		if len(got) != 12 || !slices.Contains(got, person(50)) || !slices.Contains(got, person(51)) {
 			t.Errorf("recorded are %v", got)
 		}
-		people, err := o.roster.People(t.Context(), got)
+		people, err := o.People(t.Context(), got)
 		o.must(err)
 		if len(people) != 12 || people[person(51)].DisplayName == "" {
 			t.Errorf("facts of %d people, want 12", len(people))
@@ -233,7 +221,7 @@ func TestSomebodyOnTwoDesksHasAPeriodOnEach(t *testing.T) {
 		o.groups = append(o.groups, policy.RoleGroup{Role: policy.RecordedUser, Group: string(group(5)), Desk: "south"})
 		o.entra.people[group(5)] = []teams.PersonID{person(0)}
 		o.must(o.run())
-		periods, err := o.roster.PeriodsOf(t.Context(), person(0))
+		periods, err := o.PeriodsOf(t.Context(), person(0))
 		o.must(err)
 		if len(periods) != 2 || periods[0].Desk == periods[1].Desk {
 			t.Errorf("got %+v", periods)
@@ -279,13 +267,13 @@ func TestUserRemovedAtNoonStaysRecordedUntilNoon(t *testing.T) {
 			person(1):  {From: hired},
 			person(60): {From: noon},
 		} {
-			got, err := o.roster.PeriodsOf(t.Context(), who)
+			got, err := o.PeriodsOf(t.Context(), who)
 			o.must(err)
 			if len(got) != 1 || !got[0].From.Equal(want.From) || got[0].Open() != want.Open() || !want.Open() && !got[0].To.Equal(want.To) {
 				t.Errorf("%s: %+v, want %+v", who, got, want)
 			}
 		}
-		gone, err := o.roster.PeriodsOf(t.Context(), person(0))
+		gone, err := o.PeriodsOf(t.Context(), person(0))
 		o.must(err)
 		if !gone[0].Covers(noon.Add(-time.Millisecond)) || gone[0].Covers(noon) {
 			t.Error("she is not covered up to noon and no longer")
@@ -293,7 +281,7 @@ func TestUserRemovedAtNoonStaysRecordedUntilNoon(t *testing.T) {
 		time.Sleep(12 * time.Hour) // and comes back
 		o.entra.people[group(1)] = append(o.entra.people[group(1)], person(0))
 		o.must(o.run())
-		again, err := o.roster.PeriodsOf(t.Context(), person(0))
+		again, err := o.PeriodsOf(t.Context(), person(0))
 		o.must(err)
 		if len(again) != 2 || again[0].Open() == again[1].Open() {
 			t.Errorf("after coming back: %+v", again)
@@ -428,7 +416,7 @@ func TestMissingPlanIsReportedForEachRecordedUser(t *testing.T) {
 		if lines := o.logged(`"withoutPlan":3`); len(lines) != 1 {
 			t.Errorf("the run's line is missing: %s", o.log.String())
 		}
-		people, err := o.roster.People(t.Context(), []teams.PersonID{person(0), person(9)})
+		people, err := o.People(t.Context(), []teams.PersonID{person(0), person(9)})
 		o.must(err)
 		if !people[person(0)].CommunicationsDLP || people[person(9)].CommunicationsDLP {
 			t.Errorf("facts are %+v", people)

@@ -175,16 +175,6 @@ func TestConversationLargerThanOneAnswerIsCutAndSaidSo(t *testing.T) {
 	}
 }
 
-func TestOneObjectLargerThanAnAnswerIsNotRead(t *testing.T) {
-	w := newWorld(t)
-	id, _ := w.say(rita, contentThread, text("1773050400000", "1", day, strings.Repeat("y", portal.MaxShown+1)))
-	w.journal.take()
-	got := w.messages(nora, string(id))
-	if !got.Truncated || len(got.Messages) != 0 {
-		t.Errorf("truncated %t, %d messages", got.Truncated, len(got.Messages))
-	}
-}
-
 // TestVectorsInEveryFieldComeOutHarmless puts each vector where people can write.
 func TestVectorsInEveryFieldComeOutHarmless(t *testing.T) {
 	w := newWorld(t)

@@ -168,6 +168,25 @@ func TestPreflightIsRefusedWithoutCORSHeaders(t *testing.T) {
 		})
 		want(t, rec, http.StatusForbidden)
 		checkHeaders(t, "preflight "+path, rec.Header())
+		own := http.Header{"Content-Type": {"application/json"}, "Sec-Fetch-Site": {"same-origin"}}
+		want(t, w.send(http.MethodOptions, "https://localhost"+path, own), http.StatusForbidden)
+	}
+}
+
+func TestUnknownAndRepeatedParametersAreRefused(t *testing.T) {
+	w := newWorld(t)
+	thread := asked("threads/{thread}/conversations", "north")
+	w.journal.take()
+	for _, query := range []string{
+		"conversations?limit=1&limit=1", "conversations?tenant=x", "conversations?Limit=1", "conversations?person=x", "conversations?limit=101",
+		"conversations?limit=-1", "conversations?limit=1e1", "conversations?from=2026-03-09", "conversations?from=2026-03-09T00:00:00Z&to=2026-03-09T00:00:00Z",
+		"conversations?from=2024-01-01T00:00:00Z&to=2026-01-01T00:00:00Z", "conversations?cursor=AAAA", "conversations?cursor=..",
+		thread + "?limit=0", thread + "?person=" + string(rita), thread + "?cursor=x&cursor=x", thread + "?cursor=%00",
+	} {
+		want(t, w.get(nora, query), http.StatusBadRequest)
+	}
+	if calls := w.journal.take(); len(calls) != 0 {
+		t.Errorf("stores were asked: %v", calls)
 	}
 }
 
