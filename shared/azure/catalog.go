@@ -144,8 +144,8 @@ func (c *Catalog) Claim(ctx context.Context, was conversation.Slice, cl conversa
 	return nil
 }
 
-// FinishWindow costs one transaction for each month touched and one for the window,
-// and more only where 100 rows or 3 MiB do not hold what is touched. Conversations
+// FinishWindow costs one transaction for each month touched and one for the window (a
+// plain write where it changes one row), and more only where 100 rows or 3 MiB do not hold what is touched. Conversations
 // come before the window in every case.
 func (c *Catalog) FinishWindow(ctx context.Context, done conversation.WindowDone, touched []conversation.Conversation) error {
 	months := map[string]*batch{}
