@@ -96,7 +96,13 @@ type Client struct {
 	scope string
 	c     Config
 	http  *retryablehttp.Client
+	large chan struct{} // held while a body beyond largeBody is read
 }
+
+// largeBody is what a page may weigh to be read beside others. Fifty messages weigh some
+// 60 KB, so more is rare, and an instance of 512 MB must not hold eight of the largest
+// at once.
+const largeBody = 2 << 20
 
 // New returns a client and reports every fault of its configuration at once.
 func New(c Config) (*Client, error) {
@@ -118,7 +124,7 @@ func New(c Config) (*Client, error) {
 	c.RetryMax = orDefault(c.RetryMax, 5)
 	c.RetryWait = orDefault(c.RetryWait, time.Second)
 	base.Path = strings.TrimSuffix(base.Path, "/")
-	g := &Client{base: base, scope: "https://graph.microsoft.com/.default", c: c}
+	g := &Client{large: make(chan struct{}, 1), base: base, scope: "https://graph.microsoft.com/.default", c: c}
 	g.http = &retryablehttp.Client{
 		HTTPClient: &http.Client{
 			Transport:     &metered{next: Transport(c.Private), budget: c.Budget, timeout: attemptTimeout},
@@ -295,11 +301,35 @@ func (g *Client) try(ctx context.Context, u *url.URL) (body []byte, requestID st
 	if ct := resp.Header.Get("Content-Type"); !strings.HasPrefix(ct, "application/json") {
 		return nil, requestID, fmt.Errorf("%w: not JSON", ErrPage)
 	}
-	body, err = readLimited(resp.Body, resp.ContentLength)
+	body, err = g.readBody(ctx, resp.Body, resp.ContentLength)
 	if err != nil {
 		return nil, requestID, err
 	}
 	return body, requestID, nil
+}
+
+// readBody reads a body, one at a time where it is large.
+func (g *Client) readBody(ctx context.Context, r io.Reader, announced int64) ([]byte, error) {
+	if announced >= 0 && announced <= largeBody {
+		return readLimited(r, announced)
+	}
+	var head bytes.Buffer
+	if announced < 0 {
+		n, err := head.ReadFrom(io.LimitReader(r, largeBody))
+		if err != nil {
+			return nil, fmt.Errorf("%w: broke off after %d bytes: %w", ErrPage, n, err)
+		}
+		if n < largeBody {
+			return head.Bytes(), nil
+		}
+	}
+	select {
+	case g.large <- struct{}{}:
+		defer func() { <-g.large }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	return readLimited(io.MultiReader(&head, r), announced)
 }
 
 // readLimited reads a body of at most MaxPageBytes.

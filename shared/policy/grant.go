@@ -73,8 +73,8 @@ func (g Grant) Roles() []Role {
 	return out
 }
 
-// SeesContent reports whether any content at all may be opened. Administrators and
-// auditors never see content.
+// SeesContent reports whether any content at all may be opened. The roles of
+// administrator and auditor give none; a supervisor who is also one keeps her own.
 func (g Grant) SeesContent() bool { return g.all || len(g.scope) > 0 }
 
 // SeesAll reports whether every conversation may be seen.
