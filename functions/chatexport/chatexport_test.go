@@ -46,7 +46,7 @@ type mailbox struct {
 	messages map[teams.PersonID][]item
 	top      int
 	asked    int
-	windows  []conversation.Window // as asked for
+	windows  []conversation.Window                   // as asked for
 	answer   func(n int) (msgraph.Page, error, bool) // overrides the n-th answer
 }
 
