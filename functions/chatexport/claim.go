@@ -1,0 +1,175 @@
+package chatexport
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"steno/shared/conversation"
+	"steno/shared/evidence"
+)
+
+// storeConversation makes sure that every message version is in evidence and returns
+// the conversation's facts and how many versions this call stored.
+func (e *Exporter) storeConversation(ctx context.Context, h conversation.BatchHeader, messages []conversation.Message) (conversation.Conversation, int, error) {
+	bytesOf := make(map[conversation.VersionKey]conversation.Message, len(messages))
+	for _, m := range messages {
+		bytesOf[m.VersionKey] = m
+	}
+	for range conflicts {
+		slice, err := e.catalog.Slice(ctx, h.Conversation)
+		if err != nil {
+			return conversation.Conversation{}, 0, err
+		}
+		dropped, err := e.settle(ctx, h, slice, bytesOf)
+		if err != nil {
+			return conversation.Conversation{}, 0, err
+		}
+		claim, fresh := e.claim(h, slice, messages, dropped)
+		if claim == nil {
+			return slice.Conversation, 0, nil
+		}
+		err = e.catalog.Claim(ctx, slice, *claim)
+		if errors.Is(err, conversation.ErrConflict) {
+			continue
+		}
+		if err != nil {
+			return conversation.Conversation{}, 0, err
+		}
+		if claim.Add != nil {
+			if err := e.put(ctx, h, claim.Add.Name, fresh); err != nil {
+				return conversation.Conversation{}, 0, err
+			}
+		}
+		return claim.Conversation, len(fresh), nil
+	}
+	return conversation.Conversation{}, 0, fmt.Errorf("%w: the slice kept changing", errLater)
+}
+
+// settle makes sure that each object which promises a version of ours is stored:
+// it is, or it is put now from the same bytes, or its claim has expired and is
+// returned to be dropped. Otherwise somebody is still at it: errLater.
+func (e *Exporter) settle(ctx context.Context, h conversation.BatchHeader, s conversation.Slice, ours map[conversation.VersionKey]conversation.Message) (dropped []string, err error) {
+	for _, o := range s.Objects {
+		if !slices.ContainsFunc(o.Versions, func(v conversation.Version) bool { _, ok := ours[v.VersionKey]; return ok }) {
+			continue
+		}
+		exists, err := e.exists(ctx, h, o.Name)
+		if err != nil {
+			return nil, err
+		}
+		if exists {
+			continue
+		}
+		if same := sameBytes(o, ours); same != nil {
+			if err := e.put(ctx, h, o.Name, same); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if time.Since(o.ClaimedAt) < e.config.ClaimLease {
+			return nil, errLater
+		}
+		dropped = append(dropped, o.Name)
+	}
+	return dropped, nil
+}
+
+// sameBytes returns the messages of an object in its order if we hold every one of
+// them byte for byte, else nil.
+func sameBytes(o conversation.Object, ours map[conversation.VersionKey]conversation.Message) []conversation.Message {
+	out := make([]conversation.Message, 0, len(o.Versions))
+	for _, v := range o.Versions {
+		m, ok := ours[v.VersionKey]
+		if !ok || sha256.Sum256(m.Raw) != v.SHA256 {
+			return nil
+		}
+		out = append(out, m)
+	}
+	return out
+}
+
+// claim works out what to change in a slice: the versions nobody has are claimed
+// under a new object, those somebody else has are received. nil means nothing to do.
+func (e *Exporter) claim(h conversation.BatchHeader, s conversation.Slice, messages []conversation.Message, dropped []string) (*conversation.Claim, []conversation.Message) {
+	s.Objects = slices.DeleteFunc(slices.Clone(s.Objects), func(o conversation.Object) bool { return slices.Contains(dropped, o.Name) })
+	var fresh []conversation.Message
+	var received []conversation.VersionKey
+	for _, m := range messages {
+		o, held := s.Holds(m.VersionKey)
+		switch {
+		case !held:
+			fresh = append(fresh, m)
+		case o.Custodian != h.Custodian && !s.Received(h.Custodian, m.VersionKey):
+			received = append(received, m.VersionKey)
+		}
+	}
+	if len(fresh) == 0 && len(received) == 0 && len(dropped) == 0 {
+		return nil, nil
+	}
+	c := &conversation.Claim{Conversation: s.Conversation.With(h, fresh), Drop: dropped}
+	now := time.Now().UTC()
+	if len(fresh) > 0 {
+		c.Add = &conversation.Object{Name: evidence.NewObjectID(), Custodian: h.Custodian, ClaimedAt: now}
+		for _, m := range fresh {
+			c.Add.Versions = append(c.Add.Versions, conversation.Version{
+				VersionKey: m.VersionKey, Sent: m.Sent, SHA256: sha256.Sum256(m.Raw),
+			})
+		}
+	}
+	if len(received) > 0 {
+		c.Receipt = &conversation.Receipt{Custodian: h.Custodian, Window: h.Window, Versions: received, At: now}
+	}
+	return c, fresh
+}
+
+func refOf(h conversation.BatchHeader, object string) evidence.Ref {
+	return evidence.Ref{Tenant: h.Tenant, Unit: string(h.Conversation), Object: object}
+}
+
+// put stores the messages under a claimed name. Whoever fills the name first has the
+// same messages, because the claim lists their digests.
+func (e *Exporter) put(ctx context.Context, h conversation.BatchHeader, object string, messages []conversation.Message) error {
+	plain, err := conversation.EncodeBatch(h, messages)
+	if err != nil {
+		return err
+	}
+	sealed, err := e.store.Seal(ctx, refOf(h, object), plain)
+	if err != nil {
+		return err
+	}
+	if err := e.store.Put(ctx, sealed); err != nil && !errors.Is(err, evidence.ErrExists) {
+		return err
+	}
+	e.remember(object)
+	return nil
+}
+
+func (e *Exporter) exists(ctx context.Context, h conversation.BatchHeader, object string) (bool, error) {
+	e.mu.Lock()
+	known := e.stored[object]
+	e.mu.Unlock()
+	if known {
+		return true, nil
+	}
+	ok, err := e.store.Exists(ctx, refOf(h, object))
+	if ok {
+		e.remember(object)
+	}
+	return ok, err
+}
+
+// maxStored bounds the cache of objects known to be stored (some 80 bytes each).
+const maxStored = 10_000
+
+func (e *Exporter) remember(object string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.stored) >= maxStored {
+		clear(e.stored)
+	}
+	e.stored[object] = true
+}
