@@ -33,6 +33,7 @@ check: web ## format, vet, static analysis, import arrows, pages
 	cd $(WEB) && npm run --silent check
 
 bench: ## measure speed, memory and storage operations; prints ratios
+	go test -count=1 -run '^$$' -bench Invocation -benchmem ./functions/internal/funchost
 	go test -count=1 -timeout 30m -v ./tests/bench
 
 package: web ## stage the deployable app in dist/app and dist/app.zip

@@ -87,9 +87,11 @@ type Exporter struct {
 	queue   queue
 	log     *slog.Logger
 
-	mu      sync.Mutex
-	stored  map[string]bool // objects known to be stored; a cache of the truth
-	periods map[teams.PersonID]periodsAt
+	mu     sync.Mutex
+	stored map[string]bool // objects known to be stored; a cache of the truth
+	// conversations are those this process has met; a hint of what the catalog knows.
+	conversations map[conversation.ID]bool
+	periods       map[teams.PersonID]periodsAt
 }
 
 type periodsAt struct {
@@ -109,7 +111,7 @@ func New(c Config, g graph, r policy.Roster, cat conversation.Catalog, s store, 
 	if c.RetryWait == 0 {
 		c.RetryWait = DefaultRetryWait
 	}
-	return &Exporter{config: c, graph: g, roster: r, catalog: cat, store: s, queue: q, log: log, stored: map[string]bool{}, periods: map[teams.PersonID]periodsAt{}}
+	return &Exporter{config: c, graph: g, roster: r, catalog: cat, store: s, queue: q, log: log, stored: map[string]bool{}, conversations: map[conversation.ID]bool{}, periods: map[teams.PersonID]periodsAt{}}
 }
 
 // Handle reads the window that a message names. It returns nil when the window is
@@ -307,7 +309,7 @@ func (e *Exporter) keep(ctx context.Context, w conversation.Window, pages []msgr
 			}
 		}
 	}
-	touched, added, err := e.storeAll(ctx, heads, byConversation)
+	touched, added, err := e.storeAll(ctx, w.Pass == 1, heads, byConversation)
 	if err != nil {
 		return err
 	}
@@ -339,7 +341,7 @@ func (e *Exporter) missed(ctx context.Context, w conversation.Window, added int)
 	return nil
 }
 
-func (e *Exporter) storeAll(ctx context.Context, heads map[conversation.ID]conversation.BatchHeader, messages map[conversation.ID][]conversation.Message) ([]conversation.Conversation, int, error) {
+func (e *Exporter) storeAll(ctx context.Context, first bool, heads map[conversation.ID]conversation.BatchHeader, messages map[conversation.ID][]conversation.Message) ([]conversation.Conversation, int, error) {
 	var mu sync.Mutex
 	var touched []conversation.Conversation
 	added := 0
@@ -348,7 +350,7 @@ func (e *Exporter) storeAll(ctx context.Context, heads map[conversation.ID]conve
 	for id, list := range messages {
 		group.Go(func() error {
 			for part := range slices.Chunk(list, maxVersions) {
-				facts, n, err := e.storeConversation(gctx, heads[id], part)
+				facts, n, err := e.storeConversation(gctx, first, heads[id], part)
 				if err != nil {
 					return fmt.Errorf("conversation %s: %w", id, err)
 				}

@@ -123,7 +123,7 @@ func TestAFreshClaimOfBytesNobodyHasAnyMoreIsWaitedFor(t *testing.T) {
 	r.lease = time.Hour
 	r.graph.say(thread1, "101", "101", at(1), at(1), "since replaced", alice, bob)
 	r.graph.say(thread1, "102", "102", at(2), at(2), "two", bob, alice)
-	// The calls are Slice, Claim, Seal, Put.
+	// The calls of a first pass are Claim, Seal, Put: it dies with a claim and no blob.
 	_ = r.process(&mortality{dieAt: 3}).Handle(t.Context(), message(t, window(alice)))
 	r.queue.take()
 	r.graph.edit("101", "999", at(5), "edited")

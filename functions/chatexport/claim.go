@@ -13,16 +13,22 @@ import (
 )
 
 // storeConversation makes sure that every message version is in evidence and returns
-// the conversation's facts and how many versions this call stored.
-func (e *Exporter) storeConversation(ctx context.Context, h conversation.BatchHeader, messages []conversation.Message) (conversation.Conversation, int, error) {
+// the conversation's facts and how many versions this call stored. first tells a first
+// pass.
+func (e *Exporter) storeConversation(ctx context.Context, first bool, h conversation.BatchHeader, messages []conversation.Message) (conversation.Conversation, int, error) {
 	bytesOf := make(map[conversation.VersionKey]conversation.Message, len(messages))
 	for _, m := range messages {
 		bytesOf[m.VersionKey] = m
 	}
-	for range conflicts {
-		slice, err := e.catalog.Slice(ctx, h.Conversation)
-		if err != nil {
-			return conversation.Conversation{}, 0, err
+	for try := range conflicts {
+		// Most conversations of a first pass are new, and a claim in a new one needs no
+		// reading: if the guess is wrong the claim fails and costs what it hoped to save.
+		var slice conversation.Slice
+		if try > 0 || !first || e.met(h.Conversation) {
+			var err error
+			if slice, err = e.catalog.Slice(ctx, h.Conversation); err != nil {
+				return conversation.Conversation{}, 0, err
+			}
 		}
 		dropped, err := e.settle(ctx, h, slice, bytesOf)
 		if err != nil {
@@ -172,4 +178,19 @@ func (e *Exporter) remember(object string) {
 		clear(e.stored)
 	}
 	e.stored[object] = true
+}
+
+// met reports whether this process has stored anything of the conversation lately, and
+// takes note of it.
+func (e *Exporter) met(id conversation.ID) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.conversations[id] {
+		return true
+	}
+	if len(e.conversations) >= maxStored {
+		clear(e.conversations)
+	}
+	e.conversations[id] = true
+	return false
 }
