@@ -18,7 +18,9 @@ help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 run: web ## start everything on loopback against a simulated Teams tenant
-	go run ./tests/demo
+	@mkdir -p dist
+	go build -o dist/demo ./tests/demo
+	@exec dist/demo
 
 test: web browser ## run all tests
 	go test -timeout 20m $(HEAVY)

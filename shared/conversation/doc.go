@@ -11,7 +11,8 @@
 // returns the same message, and deliveries repeat, so the catalog is where a
 // version is claimed before its bytes are stored:
 //
-//  1. read the conversation's Slice: the objects it has and the versions in them;
+//  1. read the conversation's Slice: the objects it has and the versions in them (or
+//     guess that there is none, which costs nothing but the claim if it is wrong);
 //  2. Claim the versions that are new under a fresh object name. The claim fails
 //     with ErrConflict if anybody changed the slice meanwhile; then start again at 1;
 //  3. put the evidence object under that name, write-once;
