@@ -34,7 +34,7 @@ import (
 )
 
 // memoryLimit leaves the instance room for the rest of the process.
-const memoryLimit = 400 << 20
+const memoryLimit = 320 << 20
 
 func main() {
 	check := flag.Bool("check-config", false, "check the configuration and exit: 0 if it is good")
