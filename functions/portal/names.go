@@ -24,8 +24,24 @@ type names struct {
 	until time.Time
 }
 
-// fillNames gives participants without a name the one the roster has.
+// fillNames gives participants without a name the one they have elsewhere in the lists,
+// or the one the roster has.
 func (p *Portal) fillNames(ctx context.Context, lists ...[]conversation.Participant) error {
+	named := map[string]string{}
+	for _, list := range lists {
+		for _, p := range list {
+			if p.Name != "" {
+				named[p.ID] = p.Name
+			}
+		}
+	}
+	for _, list := range lists {
+		for i := range list {
+			if list[i].Name == "" {
+				list[i].Name = named[list[i].ID]
+			}
+		}
+	}
 	missing := map[teams.PersonID]bool{}
 	each := func(do func(id teams.PersonID, of *conversation.Participant)) {
 		for _, list := range lists {

@@ -18,11 +18,11 @@ func TestAuthorsWithoutANameGetTheRosters(t *testing.T) {
 	}
 	p := &Portal{config: Config{Now: time.Now}, stores: Stores{Roster: roster}}
 	for range 2 { // the second time from memory
-		list := []conversation.Participant{{ID: string(known)}, {ID: stranger}, {ID: "a bot"}, {ID: string(known), Name: "as Graph said"}}
+		list := []conversation.Participant{{ID: string(known)}, {ID: stranger}, {ID: "a bot"}, {ID: "a guest", Name: "as Graph said"}, {ID: "a guest"}}
 		if err := p.fillNames(t.Context(), list); err != nil {
 			t.Fatal(err)
 		}
-		if list[0].Name != "Ana \uFFFDB" || list[1].Name != "" || list[2].Name != "" || list[3].Name != "as Graph said" {
+		if list[0].Name != "Ana \uFFFDB" || list[1].Name != "" || list[2].Name != "" || list[4].Name != "as Graph said" {
 			t.Errorf("names are %+v", list)
 		}
 	}

@@ -148,6 +148,19 @@ func (s Slice) Holds(k VersionKey) (Object, bool) {
 	return Object{}, false
 }
 
+// AllCustodians lists everybody whose export returned something of the conversation.
+func (s Slice) AllCustodians() []teams.PersonID {
+	all := slices.Clone(s.Conversation.Custodians)
+	for _, o := range s.Objects {
+		all = append(all, o.Custodian)
+	}
+	for _, r := range s.Receipts {
+		all = append(all, r.Custodian)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
 // Received reports whether the custodian is on record as having received the version
 // that another custodian's export stored.
 func (s Slice) Received(custodian teams.PersonID, k VersionKey) bool {
@@ -163,6 +176,11 @@ func (s Slice) Received(custodian teams.PersonID, k VersionKey) bool {
 // thousands names only the first who wrote; evidence has them all.
 const maxParticipants = 50
 
+// MaxCustodians bounds the list of custodians in the facts, which must fit one row of
+// a table whatever happens: a meeting chat of thousands must not stop capture. Objects
+// and receipts name the rest.
+const MaxCustodians = 1000
+
 // With returns the facts after a custodian's export returned the conversation and
 // fresh of its versions were new. The zero Conversation becomes the one the header
 // speaks of.
@@ -171,7 +189,7 @@ func (c Conversation) With(h BatchHeader, fresh []Message) Conversation {
 		c = Conversation{ID: h.Conversation, Thread: h.Thread, Kind: h.Thread.Kind(), Modality: Chat}
 	}
 	c.Participants, c.Custodians = slices.Clone(c.Participants), slices.Clone(c.Custodians)
-	if !slices.Contains(c.Custodians, h.Custodian) {
+	if !slices.Contains(c.Custodians, h.Custodian) && len(c.Custodians) < MaxCustodians {
 		c.Custodians = append(c.Custodians, h.Custodian)
 	}
 	for _, m := range fresh {
@@ -185,10 +203,21 @@ func (c Conversation) With(h BatchHeader, fresh []Message) Conversation {
 			c.Last = m.Sent
 		}
 		c.Versions++
-		known := slices.ContainsFunc(c.Participants, func(p Participant) bool { return p.ID == m.From.ID })
-		if m.From.ID != "" && !known && len(c.Participants) < maxParticipants {
-			c.Participants = append(c.Participants, m.From)
-		}
+		c.meet(m.From)
 	}
 	return c
+}
+
+// meet adds an author to the participants. Graph names the same author in one message
+// and not in the next, so a name that was missing is filled in.
+func (c *Conversation) meet(p Participant) {
+	if p.ID == "" {
+		return
+	}
+	switch i := slices.IndexFunc(c.Participants, func(k Participant) bool { return k.ID == p.ID }); {
+	case i >= 0 && c.Participants[i].Name == "":
+		c.Participants[i].Name = p.Name
+	case i < 0 && len(c.Participants) < maxParticipants:
+		c.Participants = append(c.Participants, p)
+	}
 }
