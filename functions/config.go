@@ -65,12 +65,13 @@ func readSettings(environ []string) (settings, *config.Reader, error) {
 	s.graphPrivate = r.Bool("STENO_GRAPH_PRIVATE")
 
 	s.plan = exportplan.Config{
-		Tenant:  s.tenant,
-		Period:  r.Duration("STENO_EXPORT_PERIOD", exportplan.DefaultPeriod, time.Second, 7*24*time.Hour),
-		Lag:     r.Duration("STENO_EXPORT_LAG", exportplan.DefaultLag, time.Millisecond, 24*time.Hour),
-		Longest: r.Duration("STENO_EXPORT_LONGEST", exportplan.DefaultLongest, 10*time.Minute, 31*24*time.Hour),
-		Passes:  r.Durations("STENO_EXPORT_PASSES", exportplan.DefaultPasses),
-		History: r.Duration("STENO_EXPORT_HISTORY", 0, 0, 10*365*24*time.Hour),
+		Tenant:   s.tenant,
+		Period:   r.Duration("STENO_EXPORT_PERIOD", exportplan.DefaultPeriod, time.Second, 7*24*time.Hour),
+		Lag:      r.Duration("STENO_EXPORT_LAG", exportplan.DefaultLag, time.Millisecond, 24*time.Hour),
+		Longest:  r.Duration("STENO_EXPORT_LONGEST", exportplan.DefaultLongest, 10*time.Minute, 31*24*time.Hour),
+		Passes:   r.Durations("STENO_EXPORT_PASSES", exportplan.DefaultPasses),
+		Patience: r.Duration("STENO_EXPORT_PATIENCE", exportplan.DefaultPatience, time.Millisecond, 7*24*time.Hour),
+		History:  r.Duration("STENO_EXPORT_HISTORY", 0, 0, 10*365*24*time.Hour),
 	}
 	if n := len(s.plan.Passes); n < 1 || n > 9 {
 		r.Fault("STENO_EXPORT_PASSES", errors.New("want 1 to 9 passes"))

@@ -33,6 +33,9 @@ const (
 	DefaultLongest = 25 * time.Hour
 )
 
+// DefaultPatience is longer than a window is put back for before it is parked.
+const DefaultPatience = 2 * time.Hour
+
 // DefaultPasses is how much later than the first each reading comes.
 var DefaultPasses = []time.Duration{0, 24 * time.Hour, 72 * time.Hour}
 
@@ -43,6 +46,9 @@ type Config struct {
 	Lag     time.Duration
 	Longest time.Duration
 	Passes  []time.Duration
+	// Patience is how long after its planning a window may be unfinished before it is
+	// taken for lost and queued again.
+	Patience time.Duration
 	// History is how far before the start of a recorded period its windows reach back.
 	History time.Duration
 }
@@ -71,6 +77,9 @@ func New(c Config, r policy.Roster, cat conversation.Catalog, q queue, log *slog
 	}
 	if c.Longest == 0 {
 		c.Longest = DefaultLongest
+	}
+	if c.Patience == 0 {
+		c.Patience = DefaultPatience
 	}
 	if len(c.Passes) == 0 {
 		c.Passes = DefaultPasses
@@ -119,9 +128,10 @@ func (p *Plan) Run(ctx context.Context) error {
 
 func (p *Plan) planPerson(ctx context.Context, person teams.PersonID, periods []policy.Period, done conversation.Progress, now time.Time) (int, error) {
 	done.Planned = slices.Clone(done.Planned)
-	before := conversation.Progress{Planned: slices.Clone(done.Planned)}
+	before := conversation.Progress{Planned: slices.Clone(done.Planned), At: done.At}
+	done.At = now
 	windows := p.Due(person, periods, &done, now)
-	if len(windows) > 0 {
+	if len(windows) > 0 && now.Sub(before.At) >= p.config.Patience {
 		lost, err := p.unfinished(ctx, person, periods, before)
 		if err != nil {
 			return 0, err

@@ -98,6 +98,7 @@ func (w Window) Uncovered(finished []WindowDone) []Window {
 // bound of the last window, by pass (index 0 is pass 1).
 type Progress struct {
 	Planned []time.Time `json:"planned"`
+	At      time.Time   `json:"at,omitzero"` // when windows were last planned
 }
 
 // Until is the upper bound of the last window planned for a pass, zero for none.

@@ -113,6 +113,7 @@ func demoSettings() map[string]string {
 		"STENO_EXPORT_LAG":          "2s",
 		"STENO_EXPORT_PERIOD":       "5s",
 		"STENO_EXPORT_PASSES":       "0s,60s",
+		"STENO_EXPORT_PATIENCE":     "5m",
 		"STENO_GRAPH_RATE":          "100",
 		"STENO_EXPORTPLAN_SCHEDULE": "*/10 * * * * *",
 		"STENO_GROUPSYNC_SCHEDULE":  "0 * * * * *",

@@ -22,6 +22,7 @@ func CheckSettings() map[string]string {
 		"STENO_EXPORT_PASSES":     "0s,1s",
 		"STENO_GRAPH_RATE":        "200",
 		"STENO_EXPORT_RETRY_WAIT": "1s",
+		"STENO_EXPORT_PATIENCE":   "1ms",
 	}
 }
 

@@ -24,7 +24,7 @@ func main() {
 
 func run(ctx context.Context) error {
 	log := funchost.NewLog(os.Stdout, nil)
-	var finalized, swept, parked atomic.Int64
+	var started, finalized, swept, parked atomic.Int64
 	mux, err := funchost.New(funchost.Config{RoutePrefix: "steno", Log: log, Park: func(context.Context, funchost.Parked) error {
 		parked.Add(1)
 		return nil
@@ -32,10 +32,15 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	mux.HTTP("portal", funchost.Route{Pattern: "{*path}"}, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	mux.HTTP("portal", funchost.Route{Pattern: "{*path}"}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/steno/started" {
+			fmt.Fprint(w, started.Load())
+			return
+		}
 		fmt.Fprint(w, finalized.Load(), " ", swept.Load(), " ", parked.Load())
 	}))
 	mux.Queue("finalize", "leg", func(ctx context.Context, m funchost.Message) error {
+		started.Add(1)
 		switch string(m.Body) {
 		case "poison":
 			return funchost.ErrPoison
