@@ -131,7 +131,8 @@ func (p *Plan) planPerson(ctx context.Context, person teams.PersonID, periods []
 	before := conversation.Progress{Planned: slices.Clone(done.Planned), At: done.At}
 	done.At = now
 	windows := p.Due(person, periods, &done, now)
-	if len(windows) > 0 && now.Sub(before.At) >= p.config.Patience {
+	checks := p.checksFor(before, len(windows) > 0, now)
+	if checks {
 		lost, err := p.unfinished(ctx, person, periods, before)
 		if err != nil {
 			return 0, err
@@ -147,7 +148,7 @@ func (p *Plan) planPerson(ctx context.Context, person teams.PersonID, periods []
 			return 0, fmt.Errorf("queue window %s: %w", w.Key(), err)
 		}
 	}
-	if len(windows) == 0 {
+	if len(windows) == 0 && !checks {
 		return 0, nil
 	}
 	if err := p.catalog.SaveProgress(ctx, person, done); err != nil {
@@ -159,6 +160,16 @@ func (p *Plan) planPerson(ctx context.Context, person teams.PersonID, periods []
 // LookBehind is how far back planning looks for windows that were queued and never
 // finished: a message may be dead-lettered, parked or lost.
 const LookBehind = 7 * 24 * time.Hour
+
+// checksFor reports whether to look for windows that were lost: when new ones are due,
+// and once a period for a while after that, since a leaver has nothing due any more.
+func (p *Plan) checksFor(planned conversation.Progress, due bool, now time.Time) bool {
+	since := now.Sub(planned.At)
+	if len(planned.Planned) == 0 || since < p.config.Patience {
+		return false
+	}
+	return due || since >= p.config.Period && now.Sub(slices.MaxFunc(planned.Planned, time.Time.Compare)) < LookBehind
+}
 
 // unfinished returns what was planned for a person and is not finished. It may still be
 // under way; reading it twice does no harm.

@@ -360,6 +360,35 @@ func TestLostWindowIsQueuedAgainAndAFinishedOneIsNot(t *testing.T) {
 	})
 }
 
+func TestALeaversLastWindowIsQueuedAgainIfItIsLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDesk(t)
+		p := d.join(person(1), "north")
+		time.Sleep(6 * time.Hour)
+		p = d.leave(p)
+		time.Sleep(80 * time.Hour) // all passes are due
+		d.must(d.run())
+		if d.queue.take(); len(d.take()) != 0 { // lost
+			t.Fatal("the queue is not empty")
+		}
+		time.Sleep(25 * time.Hour)
+		d.must(d.run())
+		ws := d.take()
+		for pass := 1; pass <= len(exportplan.DefaultPasses); pass++ {
+			if got := union(ws, pass); len(got) != 1 || !got[0].From.Equal(p.From) || !got[0].To.Equal(p.To) {
+				t.Errorf("pass %d reads %v, want %v to %v", pass, got, p.From, p.To)
+			}
+		}
+		for range 30 {
+			time.Sleep(25 * time.Hour)
+			d.must(d.run())
+		}
+		if again := d.take(); len(again) != 0 {
+			t.Errorf("%d windows are queued for ever", len(again))
+		}
+	})
+}
+
 // TestEveryRecordedMillisecondIsReadInEveryPass plays random rosters, clocks and crashes,
 // and compares what the windows of each pass read with what was recorded.
 func TestEveryRecordedMillisecondIsReadInEveryPass(t *testing.T) {
