@@ -140,32 +140,40 @@ func (e *Exporter) allowed(ctx context.Context, w conversation.Window) ([]conver
 	if w.Tenant != e.config.Tenant {
 		return nil, fmt.Errorf("%w: window of another tenant", funchost.ErrPoison)
 	}
-	periods, err := e.periodsOf(ctx, w.Custodian)
-	if err != nil {
-		return nil, err
+	for _, remembered := range []bool{true, false} {
+		periods, err := e.periodsOf(ctx, w.Custodian, remembered)
+		if err != nil {
+			return nil, err
+		}
+		for i := range periods {
+			periods[i].From = periods[i].From.Add(-e.config.History - conversation.Resolution)
+		}
+		spans := policy.Covered(periods, w.From, w.To)
+		whole := len(spans) == 1 && spans[0] == policy.Span{From: w.From, To: w.To}
+		if remembered && !whole {
+			continue // a period may have opened since; ask before cutting anything off
+		}
+		var out []conversation.Window
+		for _, s := range spans {
+			part := w
+			part.From, part.To = s.From, s.To
+			out = append(out, part)
+		}
+		if len(out) > 0 {
+			return out, nil
+		}
 	}
-	for i := range periods {
-		periods[i].From = periods[i].From.Add(-e.config.History - conversation.Resolution)
-	}
-	var out []conversation.Window
-	for _, s := range policy.Covered(periods, w.From, w.To) {
-		part := w
-		part.From, part.To = s.From, s.To
-		out = append(out, part)
-	}
-	if len(out) == 0 {
-		return nil, fmt.Errorf("%w: nobody was recorded under this id in window %s", funchost.ErrPoison, w.Key())
-	}
-	return out, nil
+	return nil, fmt.Errorf("%w: nobody was recorded under this id in window %s", funchost.ErrPoison, w.Key())
 }
 
-// periodsOf returns a copy of a person's periods, at most periodsTTL old.
-func (e *Exporter) periodsOf(ctx context.Context, p teams.PersonID) ([]policy.Period, error) {
+// periodsOf returns a copy of a person's periods: at most periodsTTL old if remembered
+// ones will do, else as the roster has them now.
+func (e *Exporter) periodsOf(ctx context.Context, p teams.PersonID, remembered bool) ([]policy.Period, error) {
 	now := time.Now()
 	e.mu.Lock()
 	known, ok := e.periods[p]
 	e.mu.Unlock()
-	if ok && now.Before(known.until) {
+	if remembered && ok && now.Before(known.until) {
 		return slices.Clone(known.periods), nil
 	}
 	periods, err := e.roster.PeriodsOf(ctx, p)

@@ -354,6 +354,24 @@ func TestAWindowIsReadOnlyAsFarAsItsCustodianWasRecorded(t *testing.T) {
 	r.wantOnce(thread1 + "|101|101")
 }
 
+func TestAPeriodThatJustOpenedIsNotHiddenByWhatIsRemembered(t *testing.T) {
+	const carol = teams.PersonID("dddddddd-dddd-4ddd-8ddd-dddddddddddd")
+	r := newRig(t)
+	r.graph.say(thread1, "101", "101", at(1), at(1), "one", carol)
+	e := r.process(&mortality{})
+	if err := e.Handle(t.Context(), message(t, window(carol))); !errors.Is(err, funchost.ErrPoison) {
+		t.Fatalf("error is %v before she is recorded", err)
+	}
+	if err := r.roster.Apply(t.Context(), policy.Change{Opened: []policy.Period{{
+		Person: carol, Role: policy.RecordedUser, Desk: "d", From: day.AddDate(0, 0, -1)}}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Handle(t.Context(), message(t, window(carol))); err != nil {
+		t.Fatal(err)
+	}
+	r.wantOnce(thread1 + "|101|101")
+}
+
 func TestARefusalThatNoRetryCuresIsParkedWithItsReason(t *testing.T) {
 	for _, status := range []int{402, 403, 404, 412} {
 		r := newRig(t)
@@ -425,7 +443,7 @@ func TestAWindowWhoseTimeIsUpIsPutBackAndGoesOnWhereItStopped(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, w := range r.graph.windows {
-		if slices.ContainsFunc(done, func(d conversation.WindowDone) bool { return d.Contains(w) }) {
+		if len(w.Uncovered(done)) == 0 {
 			t.Errorf("the second run read %s to %s again", w.From, w.To)
 		}
 	}

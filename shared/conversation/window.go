@@ -59,11 +59,6 @@ func (w Window) Split() (a, b Window, ok bool) {
 	return a, b, true
 }
 
-// Contains reports whether everything that o would read is read by w too.
-func (w Window) Contains(o Window) bool {
-	return !o.From.Before(w.From) && !o.To.After(w.To)
-}
-
 // Uncovered returns the parts of the window that none of the finished windows read,
 // in order, none if all of it was read. A finished window reads the moments strictly
 // between its bounds, and so does each part returned.
