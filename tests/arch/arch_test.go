@@ -35,19 +35,36 @@ var arrows = map[string]string{
 	"shared/config":                     "",
 	"shared/azure":                      "shared/teams shared/conversation shared/policy shared/custody shared/evidence",
 	"shared/storetest":                  "shared/teams shared/conversation shared/policy shared/custody shared/evidence",
+	// The bytes of recorded media: bundles, fMP4 fragments, Opus. Written by the bot, read
+	// by finalize and the portal.
+	"shared/media": "shared/teams shared/conversation",
+	// Bearer tokens: strict JWS and cached keys, for every door that takes one.
+	"shared/bearer": "",
 
 	"functions/internal/funchost": "",
 	"functions/groupsync":         "shared/teams shared/policy shared/custody",
 	"functions/exportplan":        "shared/teams shared/policy shared/conversation",
 	// msgraph for its raw pages and its judgment of errors, funchost for ErrPoison.
 	"functions/chatexport": "shared/teams shared/policy shared/conversation shared/evidence shared/msgraph functions/internal/funchost",
-	"functions/portal":     "shared/teams shared/policy shared/conversation shared/evidence shared/custody",
+	"functions/portal":     "shared/teams shared/policy shared/conversation shared/evidence shared/custody shared/media shared/bearer",
+	"functions/finalize":   "shared/teams shared/policy shared/conversation shared/evidence shared/custody shared/media functions/internal/funchost",
 	"functions":            "*",
+
+	"mediabot/internal/calling": "shared/teams shared/msgraph shared/bearer",
+	"mediabot/internal/ingest":  "shared/teams shared/conversation shared/media",
+	"mediabot/internal/segment": "shared/teams shared/conversation shared/media shared/msgraph",
+	"mediabot/internal/spool":   "shared/teams shared/conversation shared/evidence",
+	// msgraph for RecordingGranted, without which nothing can be recorded.
+	"mediabot/internal/session": "shared/teams shared/policy shared/conversation shared/msgraph mediabot/internal/segment mediabot/internal/spool",
+	"mediabot":                  "*",
+	// The checks that every gateway must pass, as a program.
+	"mediabot/gateway/conformance": "",
 
 	"infra/package": "",
 
 	"tests/arch":             "",
-	"tests/sim":              "",
+	"tests/sim":              "tests/sim/gateway",
+	"tests/sim/gateway":      "",
 	"tests/local/ca":         "",
 	"tests/local/entra":      "",
 	"tests/local/keyvault":   "",
@@ -93,12 +110,12 @@ func TestArrows(t *testing.T) {
 // interface: content is opened behind one door, and models are compiled once.
 var owners = map[string][]string{
 	"github.com/microsoftgraph/msgraph-sdk-go":                       {"shared/msgraph/directory"},
-	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob":           {"shared/azure", "functions"},
-	"github.com/Azure/azure-sdk-for-go/sdk/data/aztables":            {"shared/azure", "functions"},
-	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus":   {"shared/azure", "functions"},
-	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azkeys": {"shared/azure", "functions"},
-	"github.com/Azure/azure-sdk-for-go/sdk/azidentity":               {"functions"},
-	"steno/shared/config": {"functions"},
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob":           {"shared/azure", "functions", "mediabot"},
+	"github.com/Azure/azure-sdk-for-go/sdk/data/aztables":            {"shared/azure", "functions", "mediabot"},
+	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus":   {"shared/azure", "functions", "mediabot"},
+	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azkeys": {"shared/azure", "functions", "mediabot"},
+	"github.com/Azure/azure-sdk-for-go/sdk/azidentity":               {"functions", "mediabot"},
+	"steno/shared/config": {"functions", "mediabot"},
 	"os/exec":             {"infra/package"},
 	"unsafe":              {},
 	"net/http/pprof":      {},
