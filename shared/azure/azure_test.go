@@ -87,6 +87,10 @@ func TestBlobsWithoutAPolicy(t *testing.T) {
 	storetest.TestBlobs(t, func(*testing.T) evidence.Blobs { return azure.NewBlobs(free) })
 }
 
+func TestTailsWithoutAPolicy(t *testing.T) {
+	storetest.TestTails(t, func(*testing.T) evidence.Tails { return azure.NewTails(free) })
+}
+
 func TestKeysInTables(t *testing.T) {
 	storetest.TestKeys(t, func(*testing.T) evidence.Keys { return azure.NewKeys(tables) })
 }

@@ -96,3 +96,38 @@ func (b *Blobs) ReadAt(ctx context.Context, name string, off, n int64) ([]byte, 
 	}
 	return body, nil
 }
+
+// Tails keeps sealed objects until they are packed, in a container without an
+// immutability policy.
+type Tails struct{ *Blobs }
+
+// NewTails returns the store over a container that exists.
+func NewTails(c *container.Client) *Tails { return &Tails{NewBlobs(c)} }
+
+// List costs one list operation for up to 5,000 objects.
+func (t *Tails) List(ctx context.Context, prefix string) ([]evidence.TailInfo, error) {
+	var out []evidence.TailInfo
+	pager := t.c.NewListBlobsFlatPager(&container.ListBlobsFlatOptions{Prefix: to.Ptr(prefix)})
+	for pager.More() {
+		page, err := pager.NextPage(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("list blobs: %w", hide(err))
+		}
+		for _, b := range page.Segment.BlobItems {
+			if b.Name == nil || b.Properties == nil || b.Properties.ContentLength == nil || b.Properties.LastModified == nil {
+				return nil, errors.New("list blobs: an entry without name, length or time")
+			}
+			out = append(out, evidence.TailInfo{Name: *b.Name, Size: *b.Properties.ContentLength, StoredAt: *b.Properties.LastModified})
+		}
+	}
+	return out, nil
+}
+
+// Delete costs nothing but the request.
+func (t *Tails) Delete(ctx context.Context, name string) error {
+	_, err := t.c.NewBlobClient(name).Delete(ctx, nil)
+	if err != nil && !bloberror.HasCode(err, bloberror.BlobNotFound) {
+		return fmt.Errorf("delete blob: %w", hide(err))
+	}
+	return nil
+}

@@ -29,6 +29,7 @@ const (
 type fixture struct {
 	t     *testing.T
 	blobs *countingBlobs
+	tails storetest.Tails
 	keys  *storetest.Keys
 	vault *spyVault
 	trail storetest.Trail
@@ -50,7 +51,7 @@ func (f *fixture) clock() time.Time { return time.UnixMilli(f.now.Load()).UTC() 
 func (f *fixture) newStore() *evidence.Store {
 	f.t.Helper()
 	s, err := evidence.New(evidence.Config{
-		Blobs: f.blobs, Keys: f.keys, Vault: f.vault, VaultHosts: []string{storetest.VaultHost}, Now: f.clock,
+		Blobs: f.blobs, Tails: &f.tails, Keys: f.keys, Vault: f.vault, VaultHosts: []string{storetest.VaultHost}, Now: f.clock,
 	})
 	if err != nil {
 		f.t.Fatal(err)

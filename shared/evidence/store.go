@@ -39,9 +39,10 @@ const wrapAlg = "RSA-OAEP-256"
 // https://learn.microsoft.com/azure/key-vault/general/about-keys-secrets-certificates
 var vaultKeyPath = regexp.MustCompile(`^/keys/[0-9A-Za-z-]{1,127}/[0-9A-Za-z]{1,64}$`)
 
-// Config is what a store needs. All fields but Vaults and Now are required.
+// Config is what a store needs. All fields but Tails and Now are required.
 type Config struct {
 	Blobs Blobs
+	Tails Tails // only for those who record or play calls
 	Keys  Keys
 	Vault Vault
 	// VaultHosts lists the vault hosts whose keys are accepted for unwrapping, such as
@@ -275,8 +276,8 @@ func (s *Store) keep(m map[string]cachedKey, id string, k *envelope.Key) *envelo
 // verified before any byte of it is returned. It is safe for concurrent use.
 type Object struct {
 	ctx    context.Context
-	blobs  Blobs
-	name   string
+	at     place
+	held   []byte // the sealed bytes, if they were read when it was opened
 	header envelope.Header
 	opener *envelope.Opener
 }
@@ -287,22 +288,49 @@ type Object struct {
 //
 // A stored object whose size is not the one its header announces is refused here.
 func (s *Store) Open(ctx context.Context, ref Ref, receipt custody.Receipt) (*Object, error) {
-	if err := receipt.Covers(ref.Unit, s.c.Now()); err != nil {
+	scope, err := s.admit(ref, receipt)
+	if err != nil {
+		return nil, err
+	}
+	size, err := s.c.Blobs.Size(ctx, ref.name())
+	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", ref.Object, err)
+	}
+	return s.open(ctx, place{blobs: s.c.Blobs, name: ref.name(), size: size}, ref, scope)
+}
+
+// admit is the door: nothing is read without a receipt for the unit.
+func (s *Store) admit(ref Ref, receipt custody.Receipt) (envelope.Scope, error) {
+	if err := receipt.Covers(ref.Unit, s.c.Now()); err != nil {
+		return envelope.Scope{}, fmt.Errorf("open %s: %w", ref.Object, err)
 	}
 	scope, err := ref.scope()
 	if err != nil {
-		return nil, fmt.Errorf("open: %w", err)
+		return envelope.Scope{}, fmt.Errorf("open: %w", err)
 	}
-	name := ref.name()
-	size, err := s.c.Blobs.Size(ctx, name)
-	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", ref.Object, err)
+	return scope, nil
+}
+
+// place is where a sealed object lies: size bytes from base of a blob.
+type place struct {
+	blobs      Blobs
+	name       string
+	base, size int64
+	whole      bool // read in one request if it is small: requests are what reading costs
+}
+
+// maxWhole is how large an object may be that is read in one request when it is opened.
+const maxWhole = 1 << 20
+
+func (s *Store) open(ctx context.Context, at place, ref Ref, scope envelope.Scope) (*Object, error) {
+	if at.size < envelope.HeaderSize {
+		return nil, fmt.Errorf("open %s: %w: %d bytes stored, less than a header", ref.Object, ErrCorrupt, at.size)
 	}
-	if size < envelope.HeaderSize {
-		return nil, fmt.Errorf("open %s: %w: %d bytes stored, less than a header", ref.Object, ErrCorrupt, size)
+	first := int64(envelope.HeaderSize)
+	if at.whole && at.size <= maxWhole {
+		first = at.size
 	}
-	raw, err := s.c.Blobs.ReadAt(ctx, name, 0, envelope.HeaderSize)
+	raw, err := at.blobs.ReadAt(ctx, at.name, at.base, first)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", ref.Object, err)
 	}
@@ -310,8 +338,8 @@ func (s *Store) Open(ctx context.Context, ref Ref, receipt custody.Receipt) (*Ob
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", ref.Object, err)
 	}
-	if want := envelope.SealedSize(h.Size); size != want {
-		return nil, fmt.Errorf("open %s: %w: %d bytes stored, %d sealed", ref.Object, ErrCorrupt, size, want)
+	if want := envelope.SealedSize(h.Size); at.size != want {
+		return nil, fmt.Errorf("open %s: %w: %d bytes stored, %d sealed", ref.Object, ErrCorrupt, at.size, want)
 	}
 	k, err := s.readingKey(ctx, ref.Tenant, ref.Unit, h.KeyID)
 	if err != nil {
@@ -321,7 +349,11 @@ func (s *Store) Open(ctx context.Context, ref Ref, receipt custody.Receipt) (*Ob
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", ref.Object, err)
 	}
-	return &Object{ctx: ctx, blobs: s.c.Blobs, name: name, header: h, opener: opener}, nil
+	o := &Object{ctx: ctx, at: at, header: h, opener: opener}
+	if first == at.size {
+		o.held = raw
+	}
+	return o, nil
 }
 
 // Size is the number of plain bytes.
@@ -368,7 +400,10 @@ func (o *Object) ReadAt(p []byte, off int64) (int, error) {
 // fetch reads n sealed bytes. Its error is never io.EOF: to whoever reads an object
 // that means a regular end, and a stored object that ends early has none.
 func (o *Object) fetch(off, n int64) ([]byte, error) {
-	sealed, err := o.blobs.ReadAt(o.ctx, o.name, off, n)
+	if o.held != nil {
+		return bytes.Clone(o.held[off : off+n]), nil // chunks are opened in place
+	}
+	sealed, err := o.at.blobs.ReadAt(o.ctx, o.at.name, o.at.base+off, n)
 	switch {
 	case errors.Is(err, io.EOF) || (err == nil && int64(len(sealed)) != n):
 		return nil, fmt.Errorf("read evidence: %w: stored bytes end early", ErrCorrupt)

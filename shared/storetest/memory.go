@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -26,6 +27,7 @@ import (
 
 var (
 	_ evidence.Blobs       = (*Blobs)(nil)
+	_ evidence.Tails       = (*Tails)(nil)
 	_ evidence.Keys        = (*Keys)(nil)
 	_ evidence.Vault       = (*Vault)(nil)
 	_ conversation.Catalog = (*Catalog)(nil)
@@ -40,7 +42,10 @@ type Blobs struct {
 }
 
 // Create implements evidence.Blobs.
-func (b *Blobs) Create(_ context.Context, name string, body []byte) error {
+func (b *Blobs) Create(ctx context.Context, name string, body []byte) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if _, ok := b.m[name]; ok {
@@ -54,7 +59,10 @@ func (b *Blobs) Create(_ context.Context, name string, body []byte) error {
 }
 
 // Size implements evidence.Blobs.
-func (b *Blobs) Size(_ context.Context, name string) (int64, error) {
+func (b *Blobs) Size(ctx context.Context, name string) (int64, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	body, ok := b.m[name]
@@ -65,7 +73,10 @@ func (b *Blobs) Size(_ context.Context, name string) (int64, error) {
 }
 
 // ReadAt implements evidence.Blobs.
-func (b *Blobs) ReadAt(_ context.Context, name string, off, n int64) ([]byte, error) {
+func (b *Blobs) ReadAt(ctx context.Context, name string, off, n int64) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	body, ok := b.m[name]
@@ -286,5 +297,29 @@ func (r *Roster) Apply(_ context.Context, c policy.Change) error {
 		}
 		r.periods[key] = p
 	}
+	return nil
+}
+
+// Tails is a short-lived store. Its zero value is empty and ready.
+type Tails struct{ Blobs }
+
+// List implements evidence.Tails.
+func (t *Tails) List(_ context.Context, prefix string) ([]evidence.TailInfo, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var out []evidence.TailInfo
+	for _, n := range slices.Sorted(maps.Keys(t.m)) {
+		if strings.HasPrefix(n, prefix) {
+			out = append(out, evidence.TailInfo{Name: n, Size: int64(len(t.m[n])), StoredAt: time.Now()})
+		}
+	}
+	return out, nil
+}
+
+// Delete implements evidence.Tails.
+func (t *Tails) Delete(_ context.Context, name string) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.m, name)
 	return nil
 }

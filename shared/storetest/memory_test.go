@@ -10,6 +10,10 @@ import (
 	"steno/shared/storetest"
 )
 
+func TestTailsInMemory(t *testing.T) {
+	storetest.TestTails(t, func(*testing.T) evidence.Tails { return new(storetest.Tails) })
+}
+
 func TestBlobsInMemory(t *testing.T) {
 	storetest.TestBlobs(t, func(*testing.T) evidence.Blobs { return new(storetest.Blobs) })
 }

@@ -8,6 +8,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -137,11 +139,45 @@ func TestBlobs(t *testing.T, open func(t *testing.T) evidence.Blobs) {
 		b, name := made(t)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if _, memory := b.(*Blobs); memory {
-			return // memory waits for nothing
-		}
 		_, err := b.Size(ctx, name)
 		wantErr(t, "size", err, context.Canceled)
+	})
+}
+
+// TestTails checks the contract of evidence.Tails, beyond that of Blobs.
+func TestTails(t *testing.T, open func(t *testing.T) evidence.Tails) {
+	t.Run("as blobs", func(t *testing.T) {
+		TestBlobs(t, func(t *testing.T) evidence.Blobs { return open(t) })
+	})
+	t.Run("a listing names what is there, below the prefix alone", func(t *testing.T) {
+		s, unit := open(t), guid()
+		var want []string
+		for i := range 7 {
+			name := fmt.Sprintf("%s/unit/%d", unit, i)
+			ok(t, s.Create(t.Context(), name, bytes.Repeat([]byte("x"), i+1)))
+			want = append(want, name)
+		}
+		ok(t, s.Create(t.Context(), unit+"/unitother/0", []byte("x")))
+		list, err := s.List(t.Context(), unit+"/unit/")
+		ok(t, err)
+		var got []string
+		for i, x := range list {
+			got = append(got, x.Name)
+			if x.Size != int64(i+1) || time.Since(x.StoredAt).Abs() > time.Hour {
+				t.Errorf("%+v", x)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%v, want %v", got, want)
+		}
+	})
+	t.Run("what was deleted is gone, and deleting again is no error", func(t *testing.T) {
+		s, name := open(t), guid()+"/unit/object"
+		ok(t, s.Create(t.Context(), name, []byte("x")))
+		ok(t, s.Delete(t.Context(), name))
+		ok(t, s.Delete(t.Context(), name))
+		_, err := s.Size(t.Context(), name)
+		wantErr(t, "size", err, evidence.ErrNotFound)
 	})
 }
 
