@@ -99,6 +99,10 @@ func TestCatalogInTables(t *testing.T) {
 	storetest.TestCatalog(t, func(*testing.T) conversation.Catalog { return azure.NewCatalog(storetest.NewTenant(), tables) })
 }
 
+func TestCallsInTables(t *testing.T) {
+	storetest.TestCalls(t, func(*testing.T) storetest.Register { return azure.NewCatalog(storetest.NewTenant(), tables) })
+}
+
 func TestRosterInTables(t *testing.T) {
 	storetest.TestRoster(t, func(*testing.T) rosters.Roster { return azure.NewRoster(storetest.NewTenant(), tables) })
 }

@@ -93,6 +93,8 @@ type Conversation struct {
 	Versions     int              `json:"versions"`
 	Participants []Participant    `json:"participants,omitempty"`
 	Custodians   []teams.PersonID `json:"custodians,omitempty"` // recorded users whose export returned it
+	// Call is set if the conversation is a call.
+	Call *CallFacts `json:"call,omitempty"`
 }
 
 // VersionKey identifies a version of a message within its conversation's thread.

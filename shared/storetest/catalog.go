@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,6 +22,7 @@ type Catalog struct {
 	byPerson map[teams.PersonID]map[conversation.ID]conversation.Conversation
 	windows  map[string]conversation.WindowDone
 	progress map[teams.PersonID]conversation.Progress
+	calls    map[conversation.ThreadKey]conversation.Call
 }
 
 func (c *Catalog) init() {
@@ -30,6 +32,7 @@ func (c *Catalog) init() {
 		c.byPerson = map[teams.PersonID]map[conversation.ID]conversation.Conversation{}
 		c.windows = map[string]conversation.WindowDone{}
 		c.progress = map[teams.PersonID]conversation.Progress{}
+		c.calls = map[conversation.ThreadKey]conversation.Call{}
 	}
 }
 
@@ -193,4 +196,49 @@ func (c *Catalog) All() []conversation.Slice {
 		out = append(out, c.slices[id])
 	}
 	return out
+}
+
+// Call implements conversation.Calls.
+func (c *Catalog) Call(_ context.Context, key conversation.ThreadKey) (conversation.Call, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	found := c.calls[key]
+	found.Legs = slices.Clone(found.Legs)
+	return found, nil
+}
+
+// SaveCall implements conversation.Calls.
+func (c *Catalog) SaveCall(_ context.Context, was conversation.Call, now conversation.Conversation, legs ...conversation.Leg) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.init()
+	key := now.ID.Thread()
+	held := c.calls[key]
+	if held.Revision != was.Revision {
+		return conversation.ErrConflict
+	}
+	c.revision++
+	next := conversation.Call{Conversation: now, Revision: strconv.Itoa(c.revision), Legs: slices.Clone(held.Legs)}
+	for _, l := range legs {
+		next.Legs = slices.DeleteFunc(next.Legs, func(o conversation.Leg) bool { return o.Leg == l.Leg })
+		next.Legs = append(next.Legs, l)
+	}
+	slices.SortFunc(next.Legs, func(a, b conversation.Leg) int { return strings.Compare(string(a.Leg), string(b.Leg)) })
+	c.calls[key] = next
+	return nil
+}
+
+// ListCall implements conversation.Calls.
+func (c *Catalog) ListCall(_ context.Context, now conversation.Conversation) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.init()
+	c.byTime[now.ID] = now
+	for _, p := range now.Custodians {
+		if c.byPerson[p] == nil {
+			c.byPerson[p] = map[conversation.ID]conversation.Conversation{}
+		}
+		c.byPerson[p][now.ID] = now
+	}
+	return nil
 }

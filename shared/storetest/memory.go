@@ -31,6 +31,7 @@ var (
 	_ evidence.Keys        = (*Keys)(nil)
 	_ evidence.Vault       = (*Vault)(nil)
 	_ conversation.Catalog = (*Catalog)(nil)
+	_ conversation.Calls   = (*Catalog)(nil)
 	_ policy.Roster        = (*Roster)(nil)
 	_ custody.Trail        = (*Trail)(nil)
 )

@@ -18,6 +18,10 @@ func TestBlobsInMemory(t *testing.T) {
 	storetest.TestBlobs(t, func(*testing.T) evidence.Blobs { return new(storetest.Blobs) })
 }
 
+func TestCallsInMemory(t *testing.T) {
+	storetest.TestCalls(t, func(*testing.T) storetest.Register { return new(storetest.Catalog) })
+}
+
 func TestKeysInMemory(t *testing.T) {
 	storetest.TestKeys(t, func(*testing.T) evidence.Keys { return new(storetest.Keys) })
 }

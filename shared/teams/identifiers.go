@@ -175,6 +175,7 @@ const (
 	ThreadGroup    ThreadKind = "group"
 	ThreadMeeting  ThreadKind = "meeting"
 	ThreadChannel  ThreadKind = "channel"
+	ThreadCall     ThreadKind = "call" // never read from an id: calls have none
 	ThreadOther    ThreadKind = "other"
 )
 
