@@ -1,6 +1,7 @@
 package evidence
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -221,6 +222,8 @@ type Packed struct {
 	store   *Store
 	ref     Ref
 	receipt custody.Receipt
+	size    int64
+	held    held
 	at      map[string]Member
 }
 
@@ -256,7 +259,7 @@ func (s *Store) OpenPack(ctx context.Context, ref Ref, receipt custody.Receipt) 
 			return nil, fmt.Errorf("open pack %s: %w", ref.Object, err)
 		}
 	}
-	p := &Packed{store: s, ref: ref, receipt: receipt, at: map[string]Member{}}
+	p := &Packed{store: s, ref: ref, receipt: receipt, size: size, at: map[string]Member{}}
 	for i := range n {
 		e := head[packHeader+packEntry*i:]
 		m := Member{
@@ -291,7 +294,41 @@ func (p *Packed) Open(ctx context.Context, object string) (*Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	return p.store.open(ctx, place{blobs: p.store.c.Blobs, name: p.ref.name(), base: m.Off, size: m.Len, whole: true}, ref, scope)
+	return p.store.open(ctx, place{blobs: p.blob(), name: p.ref.name(), base: m.Off, size: m.Len, whole: true}, ref, scope)
+}
+
+// Digest reads the whole pack, which is then held in memory for what is opened and
+// verified next, and returns its size and SHA-256.
+func (p *Packed) Digest(ctx context.Context) (size int64, digest [sha256.Size]byte, err error) {
+	if p.held == nil {
+		if p.size > MaxSealed {
+			return 0, digest, fmt.Errorf("read pack %s: %w: %d bytes", p.ref.Object, ErrCorrupt, p.size)
+		}
+		b, err := p.store.c.Blobs.ReadAt(ctx, p.ref.name(), 0, p.size)
+		if err != nil {
+			return 0, digest, fmt.Errorf("read pack %s: %w", p.ref.Object, err)
+		}
+		p.held = held(b)
+	}
+	return p.size, sha256.Sum256(p.held), nil
+}
+
+// held is a blob in memory.
+type held []byte
+
+func (h held) ReadAt(_ context.Context, _ string, off, n int64) ([]byte, error) {
+	if off < 0 || n < 1 || off > int64(len(h)) || n > int64(len(h))-off {
+		return nil, fmt.Errorf("%w: stored bytes end early", ErrCorrupt)
+	}
+	return bytes.Clone(h[off : off+n]), nil
+}
+
+// blob is where the pack is read from.
+func (p *Packed) blob() ranged {
+	if p.held != nil {
+		return p.held
+	}
+	return p.store.c.Blobs
 }
 
 // Verify reads a member's sealed bytes and compares their digest with the directory's.
@@ -300,7 +337,7 @@ func (p *Packed) Verify(ctx context.Context, object string) error {
 	if !ok {
 		return fmt.Errorf("verify %s in pack %s: %w", object, p.ref.Object, ErrNotFound)
 	}
-	b, err := p.store.c.Blobs.ReadAt(ctx, p.ref.name(), m.Off, m.Len)
+	b, err := p.blob().ReadAt(ctx, p.ref.name(), m.Off, m.Len)
 	if err != nil {
 		return fmt.Errorf("verify %s: %w", object, err)
 	}

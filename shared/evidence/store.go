@@ -313,10 +313,15 @@ func (s *Store) admit(ref Ref, receipt custody.Receipt) (envelope.Scope, error) 
 
 // place is where a sealed object lies: size bytes from base of a blob.
 type place struct {
-	blobs      Blobs
+	blobs      ranged
 	name       string
 	base, size int64
 	whole      bool // read in one request if it is small: requests are what reading costs
+}
+
+// ranged reads stretches of a blob.
+type ranged interface {
+	ReadAt(ctx context.Context, name string, off, n int64) ([]byte, error)
 }
 
 // maxWhole is how large an object may be that is read in one request when it is opened.

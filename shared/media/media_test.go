@@ -105,19 +105,53 @@ func TestTheLayoutCostsLessThanTwoKilobitsASecondATrack(t *testing.T) {
 }
 
 func TestAMixHoldsAllSpeakersAtTheirTimes(t *testing.T) {
-	a := Placed{Fragment: Fragment{Samples: tone(t, 300, 100)}}
-	b := Placed{Fragment: Fragment{Samples: tone(t, 900, 50)}, Offset: 100 * FrameSamples}
-	samples, tail, err := Mix([]Placed{a, b}, 150*FrameSamples, nil)
+	a := Placed{Samples: tone(t, 300, 110), Offset: -10 * FrameSamples}
+	b := Placed{Samples: tone(t, 900, 50), Offset: 100 * FrameSamples}
+	samples, err := Mix([]Placed{a, b}, 150*FrameSamples)
 	if err != nil {
 		t.Fatal(err)
 	}
 	pcm := decode(t, samples)
-	if len(pcm) != 150*FrameSamples || len(tail) != settle*FrameSamples {
-		t.Fatalf("%d samples, tail %d", len(pcm), len(tail))
+	if len(pcm) != 150*FrameSamples {
+		t.Fatalf("%d samples", len(pcm))
 	}
-	first, second := pcm[FrameSamples*10:FrameSamples*90], pcm[FrameSamples*110:]
+	first, second := pcm[FrameSamples*2:FrameSamples*90], pcm[FrameSamples*110:]
 	if power(first, 300) < 0.9 || power(first, 900) > 0.01 || power(second, 900) < 0.9 || power(second, 300) > 0.01 {
 		t.Errorf("300 Hz %.2f then %.2f, 900 Hz %.2f then %.2f", power(first, 300), power(second, 300), power(first, 900), power(second, 900))
+	}
+}
+
+func TestFillLeavesNoHoleAndKeepsEverySampleAtItsTime(t *testing.T) {
+	speech := tone(t, 300, 40)
+	const start = 1_000_000
+	end := int64(start + 300*FrameSamples)
+	for name, at := range map[string][2]int64{
+		"on the grid":  {start + 50*FrameSamples, start + 200*FrameSamples},
+		"off it":       {start + 50*FrameSamples + 333, start + 200*FrameSamples + 77},
+		"touching":     {start + 5, start + 5 + 40*FrameSamples},
+		"over the end": {start, end - 500},
+	} {
+		got, from := Fill([]Timed{{at[0], speech[:40]}, {at[1], speech[:20]}}, start, end)
+		when, kept := from, 0
+		for _, s := range got {
+			if bytes.Equal(s.Data, speech[kept%40].Data) && !bytes.Equal(s.Data, Silence()) {
+				want := at[0] + int64(kept)*FrameSamples
+				if kept >= 40 {
+					want = at[1] + int64(kept-40)*FrameSamples
+				}
+				if when != want {
+					t.Errorf("%s: sample %d at %d, want %d", name, kept, when, want)
+				}
+				kept++
+			}
+			when += int64(s.Duration)
+		}
+		if kept != 60 || when < end-FrameSamples || from-start >= FrameSamples {
+			t.Errorf("%s: %d samples kept, from %d to %d, want %d to %d", name, kept, from, when, int64(start), end)
+		}
+	}
+	if got, _ := Fill(nil, start, end); len(got) != 300 {
+		t.Errorf("nothing was filled with %d frames", len(got))
 	}
 }
 

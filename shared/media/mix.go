@@ -10,28 +10,28 @@ import (
 // mixBitrate is that of a mix for listening.
 const mixBitrate = 32000
 
-// Placed is a fragment of a track and where it begins, in samples of 48 kHz from the
-// start of the mix. Before is what preceded it in the track, for the decoder to settle.
+// Placed are samples of a track and when the first of them begins, in samples of 48 kHz
+// from the start of the mix; it may begin before.
 type Placed struct {
-	Fragment Fragment
-	Offset   int
-	Before   []Sample
+	Samples []Sample
+	Offset  int
 }
 
-// settle is how many frames a decoder and an encoder are given to settle before the
-// first one that counts.
+// settle is how many frames before the mix the codecs are given to settle, so that
+// nothing clicks where two mixes meet. Tracks that sound there should begin earlier.
 const settle = 5
 
 // Mix decodes tracks that sound at the same time and encodes their sum as one Opus
-// track: samples of 20 ms, length of them. It is a derivative for listening and is made
-// anew each time. Before, if not nil, is the mix of what went before (as returned in
-// tail), so that nothing clicks where two mixes meet.
-func Mix(tracks []Placed, length int, before []float32) (samples []Sample, tail []float32, err error) {
+// track: samples of 20 ms, length of them in all. It is a derivative for listening and
+// is made anew each time.
+func Mix(tracks []Placed, length int) ([]Sample, error) {
 	frames := (length + FrameSamples - 1) / FrameSamples
-	sum := make([]float32, frames*FrameSamples)
+	const lead = settle * FrameSamples
+	sum := make([]float32, lead+frames*FrameSamples)
 	for _, t := range tracks {
+		t.Offset += lead
 		if err := add(sum, t); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
 	for i, s := range sum {
@@ -39,26 +39,23 @@ func Mix(tracks []Placed, length int, before []float32) (samples []Sample, tail 
 	}
 	enc, err := gopus.NewEncoder(gopus.EncoderConfig{SampleRate: AudioTimescale, Channels: 1, Application: gopus.ApplicationAudio})
 	if err != nil {
-		return nil, nil, fmt.Errorf("opus encoder: %w", err)
+		return nil, fmt.Errorf("opus encoder: %w", err)
 	}
 	if err := enc.SetBitrate(mixBitrate); err != nil {
-		return nil, nil, fmt.Errorf("opus encoder: %w", err)
+		return nil, fmt.Errorf("opus encoder: %w", err)
 	}
 	out := make([]byte, 4000)
-	for i := 0; i+FrameSamples <= len(before); i += FrameSamples {
-		if _, err := enc.Encode(before[i:i+FrameSamples], out); err != nil {
-			return nil, nil, fmt.Errorf("encode mix: %w", err)
-		}
-	}
-	samples = make([]Sample, frames)
-	for i := range samples {
+	samples := make([]Sample, 0, frames)
+	for i := range settle + frames {
 		n, err := enc.Encode(sum[i*FrameSamples:(i+1)*FrameSamples], out)
 		if err != nil {
-			return nil, nil, fmt.Errorf("encode mix: %w", err)
+			return nil, fmt.Errorf("encode mix: %w", err)
 		}
-		samples[i] = Sample{Data: append([]byte(nil), out[:n]...), Duration: FrameSamples, Sync: true}
+		if i >= settle {
+			samples = append(samples, Sample{Data: append([]byte(nil), out[:n]...), Duration: FrameSamples, Sync: true})
+		}
 	}
-	return samples, append([]float32(nil), sum[max(0, len(sum)-settle*FrameSamples):]...), nil
+	return samples, nil
 }
 
 func add(sum []float32, t Placed) error {
@@ -66,11 +63,8 @@ func add(sum []float32, t Placed) error {
 	if err != nil {
 		return err
 	}
-	for _, s := range t.Before[max(0, len(t.Before)-settle):] {
-		_, _ = d.Decode(s.Data) // only to settle the decoder; a bad packet is heard where it counts
-	}
 	at := t.Offset
-	for _, s := range t.Fragment.Samples {
+	for _, s := range t.Samples {
 		// A packet that does not decode is silence in the mix; the track itself has it as received.
 		pcm, _ := d.Decode(s.Data)
 		for i, x := range pcm {
@@ -81,6 +75,48 @@ func add(sum []float32, t Placed) error {
 		at += int(s.Duration)
 	}
 	return nil
+}
+
+// Fill places samples of one track in a stretch of time and fills what lies between and
+// around them with silence, so that a player finds no hole: the result lasts from start
+// to end (in samples of 48 kHz on any one clock) to within a frame. Samples that overlap
+// those before them are left out. time is when the first sample of the result begins.
+func Fill(parts []Timed, start, end int64) (samples []Sample, time int64) {
+	at := start
+	quiet := func(until int64) {
+		for ; until-at >= FrameSamples; at += FrameSamples {
+			samples = append(samples, Sample{Data: silence, Duration: FrameSamples, Sync: true})
+		}
+	}
+	time = start
+	for _, p := range parts {
+		t := p.Time
+		for _, s := range p.Samples {
+			if t+FrameSamples/2 < at {
+				t += int64(s.Duration)
+				continue
+			}
+			quiet(t)
+			switch rest := t - at; {
+			case len(samples) == 0:
+				time, at = t, t
+			case rest > 0:
+				samples[len(samples)-1].Duration += uint32(rest)
+				at = t
+			}
+			samples = append(samples, s)
+			at += int64(s.Duration)
+			t += int64(s.Duration)
+		}
+	}
+	quiet(end)
+	return samples, time
+}
+
+// Timed are samples and the time of the first.
+type Timed struct {
+	Time    int64
+	Samples []Sample
 }
 
 // limit keeps sums of several speakers within range without touching what is quiet.

@@ -66,6 +66,11 @@ func (e *Error) Permanent() bool {
 	return false
 }
 
+// Gone reports whether Graph has no such item, or does not show it to this application.
+func (e *Error) Gone() bool {
+	return e.Status == http.StatusNotFound || e.Status == http.StatusForbidden
+}
+
 // Budget is the tenant's shared request budget.
 type Budget interface {
 	// Take waits until one request may go.

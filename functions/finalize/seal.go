@@ -1,0 +1,530 @@
+package finalize
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"steno/shared/conversation"
+	"steno/shared/custody"
+	"steno/shared/evidence"
+	"steno/shared/media"
+	"steno/shared/teams"
+)
+
+// leg is the sealing of one leg under way.
+type leg struct {
+	*Finalizer
+	n        conversation.LegNotice
+	manifest conversation.Manifest
+	meters   map[conversation.TrackID]*trackMeter
+	packed   map[string]bool // objects that lie in verified packs
+	receipt  custody.Receipt
+	until    time.Time
+}
+
+// seal verifies all of a leg, seals its manifest and closes it in the register.
+func (f *Finalizer) seal(ctx context.Context, n conversation.LegNotice, abandoned bool) error {
+	l := &leg{Finalizer: f, n: n, meters: map[conversation.TrackID]*trackMeter{}, packed: map[string]bool{}}
+	if err := l.gather(ctx); err != nil {
+		return fmt.Errorf("seal leg %s: %w", n.Leg, err)
+	}
+	m := &l.manifest
+	if m.Leg == "" { // nothing was ever stored of it
+		m.Format, m.Tenant, m.Leg, m.Call, m.Chain, m.Recorder = conversation.ManifestFormat, n.Tenant, n.Leg, n.Call, n.Chain, n.Recorder
+	}
+	if m.Invite == nil {
+		m.Invite = n.Invite
+	}
+	m.Close(n.Bundles)
+	l.judge(abandoned)
+	if err := l.resolve(ctx); err != nil {
+		return fmt.Errorf("seal leg %s: %w", n.Leg, err)
+	}
+	peaks, err := l.putPeaks(ctx)
+	if err != nil {
+		return fmt.Errorf("seal leg %s: %w", n.Leg, err)
+	}
+	plain, err := conversation.EncodeManifest(*m)
+	if err != nil {
+		return fmt.Errorf("seal leg %s: %w", n.Leg, err)
+	}
+	object := conversation.ManifestObject(n.Leg)
+	if err := l.put(ctx, object, plain); err != nil {
+		return fmt.Errorf("seal manifest of leg %s: %w", n.Leg, err)
+	}
+	subject, err := l.subject(ctx)
+	if err != nil {
+		return fmt.Errorf("seal leg %s: %w", n.Leg, err)
+	}
+	previous, err := l.previous(ctx)
+	if err != nil {
+		return fmt.Errorf("seal leg %s: %w", n.Leg, err)
+	}
+	err = f.update(ctx, n, func(conv *conversation.Conversation, leg *conversation.Leg, _ *conversation.Call) {
+		leg.State, leg.Outcome, leg.Reason = conversation.LegSealed, m.Outcome, m.Reason
+		leg.Epoch, leg.Bundles, leg.Packs, leg.Manifest, leg.Peaks = m.Epoch, len(m.Bundles), len(m.Packs), object, peaks
+		leg.From, leg.To = m.Span()
+		leg.Lost = m.Lost()
+		people, numbers := participants(*m)
+		conv.Participants = mergeParticipants(conv.Participants, people)
+		for _, x := range numbers {
+			if !slices.Contains(conv.Call.Numbers, x) {
+				conv.Call.Numbers = append(conv.Call.Numbers, x)
+			}
+		}
+		if mod := modality(*m); conv.Modality == conversation.Voice {
+			conv.Modality = mod
+		}
+		if subject != "" {
+			conv.Call.Subject = subject
+		}
+		if conv.Call.Previous == "" {
+			conv.Call.Previous = previous
+		}
+		conv.Call.Direction = direction(f.c.Tenant, *m)
+	})
+	if err != nil {
+		return fmt.Errorf("register leg %s: %w", n.Leg, err)
+	}
+	if m.Outcome == conversation.OutcomeLost {
+		// The alarm: operators match on this line.
+		f.log.ErrorContext(ctx, "recording lost", slog.String("leg", string(n.Leg)), slog.String("call", string(n.Call)),
+			slog.String("reason", m.Reason), slog.Duration("lost", m.Lost()))
+	}
+	return l.dropPacked(ctx)
+}
+
+// judge settles the outcome: what the recorder said, unless what is stored says worse.
+func (l *leg) judge(abandoned bool) {
+	m := &l.manifest
+	m.Reason = l.n.Reason
+	if m.Outcome == "" {
+		m.Outcome = l.n.Outcome
+	}
+	_, end := m.Span()
+	switch {
+	case abandoned && end.IsZero() && len(m.Bundles) == 0:
+		m.Outcome = conversation.OutcomeLost
+	case l.n.Outcome == conversation.OutcomeLost:
+		m.Outcome = conversation.OutcomeLost
+	case m.Outcome == conversation.OutcomeRecorded && end.IsZero():
+		m.Outcome = conversation.OutcomeEmpty
+	}
+	for _, e := range m.Events {
+		if e.Kind == conversation.EventFault && m.Reason == "" {
+			m.Reason = e.Reason
+		}
+	}
+	missing := slices.ContainsFunc(m.Events, func(e conversation.LegEvent) bool { return e.Kind == conversation.EventFault })
+	if missing && m.Outcome == conversation.OutcomeRecorded {
+		m.Outcome = conversation.OutcomeLost
+	}
+}
+
+// unit is the evidence unit of the leg.
+func (l *leg) ref(object string) evidence.Ref {
+	return evidence.Ref{Tenant: l.n.Tenant, Unit: string(l.n.Leg), Object: object}
+}
+
+// open returns a receipt that is good for a while yet: sealing a long leg takes longer
+// than one lasts.
+func (l *leg) open(ctx context.Context) (custody.Receipt, error) {
+	if now := l.c.Now(); !now.Before(l.until) {
+		r, err := l.trail.Append(ctx, custody.Event{
+			Tenant: l.n.Tenant, Action: custody.SystemRead, System: "finalize", Item: string(l.n.Leg), Reason: "verify and seal",
+		})
+		if err != nil {
+			return custody.Receipt{}, err
+		}
+		l.receipt, l.until = r, now.Add(custody.Lifetime/2)
+	}
+	return l.receipt, nil
+}
+
+// gather reads every bundle of the leg: from its packs, then from the tails that no pack
+// holds yet, which it packs.
+func (l *leg) gather(ctx context.Context) error {
+	receipt, err := l.open(ctx)
+	if err != nil {
+		return err
+	}
+	for n := 0; ; n++ {
+		object := conversation.PackObject(l.n.Leg, n)
+		p, err := l.evidence.OpenPack(ctx, l.ref(object), receipt)
+		if errors.Is(err, evidence.ErrNotFound) {
+			if n < l.n.Packs {
+				l.fault(fmt.Sprintf("pack %d is missing", n))
+				continue
+			}
+			break
+		}
+		if errors.Is(err, evidence.ErrCorrupt) || errors.Is(err, evidence.ErrFormat) {
+			l.fault(fmt.Sprintf("pack %d is corrupt", n))
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if err := l.readPack(ctx, object, p); err != nil {
+			return err
+		}
+		if receipt, err = l.open(ctx); err != nil {
+			return err
+		}
+	}
+	return l.packTails(ctx)
+}
+
+func (l *leg) fault(reason string) {
+	l.manifest.Events = append(l.manifest.Events, conversation.LegEvent{At: l.c.Now().UTC(), Kind: conversation.EventFault, Reason: reason})
+}
+
+// readPack verifies a pack and adds its bundles.
+func (l *leg) readPack(ctx context.Context, object string, p *evidence.Packed) error {
+	size, digest, err := p.Digest(ctx)
+	if err != nil {
+		return err
+	}
+	l.manifest.Packs = append(l.manifest.Packs, conversation.PackEntry{Object: object, Size: size, SHA256: hex.EncodeToString(digest[:])})
+	for _, m := range p.Members {
+		l.packed[m.Object] = true
+		err := p.Verify(ctx, m.Object)
+		var o *evidence.Object
+		if err == nil {
+			o, err = p.Open(ctx, m.Object)
+		}
+		if err == nil {
+			err = l.add(o, conversation.BundleEntry{Object: m.Object, Pack: len(l.manifest.Packs) - 1, SHA256: hex.EncodeToString(m.SHA256[:])})
+		}
+		if errors.Is(err, evidence.ErrCorrupt) || errors.Is(err, media.ErrBundle) || errors.Is(err, errOrder) {
+			l.fault("a bundle in pack " + object + " does not verify")
+			continue // its time shows as missing
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var errOrder = errors.New("bundle out of order")
+
+// add reads one bundle whole and takes it into the manifest.
+func (l *leg) add(o *evidence.Object, e conversation.BundleEntry) error {
+	plain, err := o.ReadAll(media.MaxBundle)
+	if err != nil {
+		return err
+	}
+	h, body, err := media.DecodeBundle(plain)
+	if err != nil {
+		return err
+	}
+	e.Body = int64(len(plain) - len(body))
+	if h.Leg != l.n.Leg || conversation.BundleObject(h.Leg, h.Seq, h.Part) != e.Object {
+		return fmt.Errorf("%w: the bundle is not the one its name says", media.ErrBundle)
+	}
+	for _, s := range h.Segments {
+		if s.Samples == 0 {
+			continue
+		}
+		frag, err := media.ParseFragment(body[s.Data.Off : s.Data.Off+s.Data.Len])
+		if err != nil {
+			return fmt.Errorf("%w: segment of %s: %w", media.ErrBundle, s.Track, err)
+		}
+		if len(frag.Samples) != s.Samples {
+			return fmt.Errorf("%w: segment of %s has %d samples, the header says %d", media.ErrBundle, s.Track, len(frag.Samples), s.Samples)
+		}
+		if s.Kind == conversation.AudioTrack {
+			if err := l.meter(s, frag); err != nil {
+				return err
+			}
+		}
+	}
+	if err := l.manifest.Add(h, e); err != nil {
+		return fmt.Errorf("%w: %w", errOrder, err)
+	}
+	return nil
+}
+
+// packTails packs what lies in the short-lived store and in no pack: the recorder died
+// before it could.
+func (l *leg) packTails(ctx context.Context) error {
+	list, err := l.evidence.Tails(ctx, l.n.Tenant, string(l.n.Leg))
+	if err != nil {
+		return err
+	}
+	there := map[string]bool{}
+	for _, t := range list {
+		if !l.packed[t.Name] {
+			there[t.Name] = true
+		}
+	}
+	next := 0
+	if n := len(l.manifest.Bundles); n > 0 {
+		next = l.manifest.Bundles[n-1].Seq + 1
+	}
+	for len(there) > 0 {
+		var members []evidence.Sealed
+		var size int
+		found := false
+		for ; len(there) > 0 && size < packSize && next < maxBundles; next++ {
+			for part := 0; part <= maxParts; part++ {
+				object := conversation.BundleObject(l.n.Leg, next, part)
+				if !there[object] {
+					continue
+				}
+				delete(there, object)
+				s, err := l.evidence.Tail(ctx, l.ref(object))
+				if errors.Is(err, evidence.ErrCorrupt) {
+					l.fault("a tail does not verify")
+					continue
+				}
+				if err != nil {
+					return err
+				}
+				members, size, found = append(members, s), size+len(s.Bytes), true
+			}
+		}
+		if !found {
+			l.fault(fmt.Sprintf("%d tails are no bundles of this leg", len(there)))
+			return nil
+		}
+		if err := l.pack(ctx, members); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const (
+	packSize = 16 << 20
+	// maxBundles bounds the search for the place of a tail: three days of call.
+	maxBundles = 3 * 24 * 600
+	maxParts   = 6
+)
+
+func (l *leg) pack(ctx context.Context, members []evidence.Sealed) error {
+	object := conversation.PackObject(l.n.Leg, len(l.manifest.Packs))
+	p, err := evidence.NewPack(l.ref(object), members)
+	if err != nil {
+		return err
+	}
+	if err := l.evidence.PutPack(ctx, p); err != nil && !errors.Is(err, evidence.ErrExists) {
+		return err
+	}
+	receipt, err := l.open(ctx)
+	if err != nil {
+		return err
+	}
+	opened, err := l.evidence.OpenPack(ctx, l.ref(object), receipt)
+	if err != nil {
+		return err
+	}
+	return l.readPack(ctx, object, opened)
+}
+
+// put seals and stores a derived object under a fixed name. A name that is filled was
+// filled by an earlier try, which said the same.
+func (l *leg) put(ctx context.Context, object string, plain []byte) error {
+	s, err := l.evidence.Seal(ctx, l.ref(object), plain)
+	if err != nil {
+		return err
+	}
+	if err := l.evidence.Put(ctx, s); err != nil && !errors.Is(err, evidence.ErrExists) {
+		return err
+	}
+	return nil
+}
+
+func (l *leg) dropPacked(ctx context.Context) error {
+	list, err := l.evidence.Tails(ctx, l.n.Tenant, string(l.n.Leg))
+	if err != nil {
+		return err
+	}
+	for _, t := range list {
+		if !l.packed[t.Name] {
+			continue
+		}
+		if err := l.evidence.DropTail(ctx, l.ref(t.Name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dropTails tidies up after a sealing that was cut off at its last step.
+func (f *Finalizer) dropTails(ctx context.Context, n conversation.LegNotice, sealed conversation.Leg) error {
+	list, err := f.evidence.Tails(ctx, n.Tenant, string(n.Leg))
+	if err != nil || len(list) == 0 {
+		return err
+	}
+	l := &leg{Finalizer: f, n: n, packed: map[string]bool{}}
+	receipt, err := l.open(ctx)
+	if err != nil {
+		return err
+	}
+	for i := range sealed.Packs {
+		p, err := f.evidence.OpenPack(ctx, l.ref(conversation.PackObject(n.Leg, i)), receipt)
+		if err != nil {
+			return err
+		}
+		for _, m := range p.Members {
+			if err := p.Verify(ctx, m.Object); err != nil {
+				return err
+			}
+			l.packed[m.Object] = true
+		}
+	}
+	return l.dropPacked(ctx)
+}
+
+// trackMeter follows one track for its peaks.
+type trackMeter struct {
+	decoder *media.Decoder
+	meter   media.PeakMeter
+	from    time.Time
+	heard   int64 // samples of 48 kHz so far
+	bad     int
+}
+
+func (l *leg) meter(s conversation.Segment, frag media.Fragment) error {
+	m := l.meters[s.Track]
+	if m == nil {
+		d, err := media.NewDecoder()
+		if err != nil {
+			return err
+		}
+		m = &trackMeter{decoder: d, from: s.Wall}
+		l.meters[s.Track] = m
+	}
+	// Where the track was away, the drawing is silent.
+	due := int64(s.Wall.Sub(m.from)) * media.AudioTimescale / int64(time.Second)
+	if gap := due - m.heard; gap > media.FrameSamples && gap < 24*3600*media.AudioTimescale {
+		quiet := make([]float32, media.AudioTimescale)
+		for ; gap > 0; gap -= media.AudioTimescale {
+			n := min(gap, media.AudioTimescale)
+			m.meter.Add(quiet[:n])
+			m.heard += n
+		}
+	}
+	for _, x := range frag.Samples {
+		pcm, err := m.decoder.Decode(x.Data)
+		if err != nil {
+			m.bad++
+		}
+		m.meter.Add(pcm)
+		m.heard += int64(len(pcm))
+	}
+	return nil
+}
+
+// Peaks is the plain content of a leg's peaks object.
+type Peaks struct {
+	PerSecond int                   `json:"perSecond"`
+	Tracks    map[string]TrackPeaks `json:"tracks"`
+}
+
+// TrackPeaks is what the player draws of a track: one byte for each tenth of a second.
+type TrackPeaks struct {
+	From  time.Time `json:"from"`
+	Peaks []byte    `json:"peaks"`
+	Bad   int       `json:"bad,omitempty"` // packets that did not decode
+}
+
+func (l *leg) putPeaks(ctx context.Context) (string, error) {
+	if len(l.meters) == 0 {
+		return "", nil
+	}
+	out := Peaks{PerSecond: media.PeaksPerSecond, Tracks: map[string]TrackPeaks{}}
+	for id, m := range l.meters {
+		out.Tracks[string(id)] = TrackPeaks{From: m.from, Peaks: m.meter.Peaks(), Bad: m.bad}
+	}
+	plain, err := json.Marshal(out)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256([]byte("steno-peaks-v1\x00" + string(l.n.Leg)))
+	object := hex.EncodeToString(sum[:16])
+	return object, l.put(ctx, object, plain)
+}
+
+// resolve names the people of the tenant who took part.
+func (l *leg) resolve(ctx context.Context) error {
+	for i := range l.manifest.Parties {
+		p := &l.manifest.Parties[i]
+		id, ok := p.Person(l.n.Tenant)
+		if !ok || p.Name != "" {
+			continue
+		}
+		u, err := l.people.User(ctx, id)
+		if err != nil && !gone(err) {
+			return err
+		}
+		p.Name = u.DisplayName
+	}
+	return nil
+}
+
+// gone reports whether the directory answered that it has no such item.
+func gone(err error) bool {
+	var g interface{ Gone() bool }
+	return errors.As(err, &g) && g.Gone()
+}
+
+// subject is the meeting's subject: what the invite said, or the topic of its chat.
+func (l *leg) subject(ctx context.Context) (string, error) {
+	in := l.manifest.Invite
+	if in == nil || in.Subject != "" || in.Thread == "" {
+		if in == nil {
+			return "", nil
+		}
+		return in.Subject, nil
+	}
+	topic, err := l.people.ChatTopic(ctx, in.Thread)
+	if err != nil && !gone(err) {
+		return "", err
+	}
+	return topic, nil
+}
+
+// transferWindow is how far apart the end of a transferred call and the start of the
+// next may lie.
+const transferWindow = 2 * time.Minute
+
+// previous finds the call that was transferred into this one: a transfer has a chain of
+// its own, so the transferor and the time are all there is to go by.
+func (l *leg) previous(ctx context.Context) (conversation.ID, error) {
+	in := l.manifest.Invite
+	if in == nil || in.Transferor == nil {
+		return "", nil
+	}
+	var seek []teams.PersonID
+	for _, p := range []teams.Party{*in.Transferor, in.Recorded.Party} {
+		if id, ok := p.Person(l.n.Tenant); ok {
+			seek = append(seek, id)
+		}
+	}
+	var best conversation.Conversation
+	for _, id := range seek {
+		page, err := l.calls.ByPerson(ctx, id, in.At.Add(-24*time.Hour), in.At, conversation.PageRequest{})
+		if err != nil {
+			return "", err
+		}
+		for _, c := range page.Conversations {
+			if c.Call == nil || c.Call.Chain == l.n.Chain || c.Last.Before(in.At.Add(-transferWindow)) && !c.Call.Running {
+				continue
+			}
+			if best.ID == "" || c.Start.After(best.Start) {
+				best = c
+			}
+		}
+	}
+	return best.ID, nil
+}
