@@ -226,6 +226,9 @@ func (f *Finalizer) draft(call conversation.Call, n conversation.LegNotice) (con
 		invite := *n.Invite
 		invite.Raw = nil // the bundles hold it; rows are small
 		leg.Invite = &invite
+		if !invite.At.IsZero() {
+			leg.Started = invite.At.UTC().Truncate(time.Millisecond)
+		}
 		if p, ok := invite.Recorded.Person(n.Tenant); ok {
 			leg.Recorded = p
 		}

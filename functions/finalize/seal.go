@@ -42,6 +42,7 @@ func (f *Finalizer) seal(ctx context.Context, n conversation.LegNotice, abandone
 	if m.Invite == nil {
 		m.Invite = n.Invite
 	}
+	n.Invite = m.Invite
 	m.Close(n.Bundles)
 	l.judge(abandoned)
 	if err := l.resolve(ctx); err != nil {

@@ -38,6 +38,7 @@ type limits struct {
 
 type personLimits struct {
 	requests, opens *rate.Limiter
+	underWay        int // answers with media
 }
 
 func newLimits() *limits { return &limits{people: map[teams.PersonID]*personLimits{}} }
@@ -57,4 +58,24 @@ func (l *limits) allow(p teams.PersonID, content bool, now time.Time) bool {
 	}
 	l.mu.Unlock()
 	return own.requests.AllowN(now, 1) && (!content || own.opens.AllowN(now, 1))
+}
+
+// begin counts an answer with media under way, and refuses one too many.
+func (l *limits) begin(p teams.PersonID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	own := l.people[p]
+	if own == nil || own.underWay >= maxConcurrent {
+		return false
+	}
+	own.underWay++
+	return true
+}
+
+func (l *limits) end(p teams.PersonID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if own := l.people[p]; own != nil && own.underWay > 0 {
+		own.underWay--
+	}
 }

@@ -16,48 +16,36 @@ import (
 	"steno/shared/teams"
 )
 
-// find reads a conversation that the caller may see. Missing and forbidden take the
-// same steps, leave the same event and give the same answer.
-func (p *Portal) find(r *http.Request, c caller) (conversation.Slice, error) {
-	id, err := conversation.ParseID(r.PathValue("id"))
-	if err != nil {
-		return conversation.Slice{}, errNotFound
-	}
-	slice, err := p.stores.Catalog.Slice(r.Context(), id)
-	if err != nil {
-		return conversation.Slice{}, err
-	}
-	whole := slice.Conversation
-	whole.Custodians = slice.AllCustodians()
-	if p.maySee(c.grant, whole) {
-		return slice, nil
-	}
-	_, err = p.stores.Trail.Append(r.Context(), custody.Event{
-		Tenant: p.config.Tenant, Action: custody.Denied, Actor: c.person, Session: c.session, Item: string(id),
-	})
-	if err != nil {
-		return conversation.Slice{}, err
-	}
-	return conversation.Slice{}, errNotFound
-}
-
 type conversationAnswer struct {
 	conversation.Conversation
 	ThreadKey conversation.ThreadKey `json:"threadKey"`
 	Objects   int                    `json:"objects"`
 	Receipts  int                    `json:"receipts"`
+	Legs      []legAnswer            `json:"legs,omitempty"` // of a call
 }
 
 func (p *Portal) conversation(w http.ResponseWriter, r *http.Request, c caller) error {
-	s, err := p.find(r, c)
+	s, call, err := p.look(r, c)
 	if err != nil {
 		return err
 	}
-	conv := visibleNames(s.Conversation)
-	if err := p.fillNames(r.Context(), conv.Participants); err != nil {
+	facts := s.Conversation
+	var legs []legAnswer
+	if call.Revision != "" {
+		facts, legs = call.Conversation, p.legsOf(c, call)
+	}
+	conv := visibleNames(facts)
+	recorded := make([]conversation.Participant, len(legs))
+	for i, l := range legs {
+		recorded[i] = l.Recorded
+	}
+	if err := p.fillNames(r.Context(), conv.Participants, recorded); err != nil {
 		return err
 	}
-	return p.reply(w, conversationAnswer{conv, conv.ID.Thread(), len(s.Objects), len(s.Receipts)})
+	for i := range legs {
+		legs[i].Recorded = recorded[i]
+	}
+	return p.reply(w, conversationAnswer{conv, conv.ID.Thread(), len(s.Objects), len(s.Receipts), legs})
 }
 
 // version is one version of a message as shown.

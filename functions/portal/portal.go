@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"steno/shared/conversation"
@@ -48,11 +49,15 @@ type Config struct {
 type evidenceStore interface {
 	Open(ctx context.Context, ref evidence.Ref, receipt custody.Receipt) (*evidence.Object, error)
 	Exists(ctx context.Context, ref evidence.Ref) (bool, error)
+	OpenPack(ctx context.Context, ref evidence.Ref, receipt custody.Receipt) (*evidence.Packed, error)
+	OpenTail(ctx context.Context, ref evidence.Ref, receipt custody.Receipt) (*evidence.Object, error)
+	Tails(ctx context.Context, tenant teams.TenantID, unit string) ([]evidence.TailInfo, error)
 }
 
 // Stores is what the portal reads.
 type Stores struct {
 	Catalog  conversation.Catalog
+	Calls    conversation.Calls
 	Roster   policy.Roster
 	Evidence evidenceStore
 	Trail    custody.Log
@@ -67,6 +72,10 @@ type Portal struct {
 	names  names
 	pages  *pages
 	log    *slog.Logger
+
+	sources sources
+	playMu  sync.Mutex
+	playing map[string]playing // by person, session and leg
 }
 
 // New returns the handler for everything under Config.Base.
@@ -83,7 +92,7 @@ func New(c Config, s Stores, log *slog.Logger) (http.Handler, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	p := &Portal{config: c, stores: s, tokens: newTokenVerifier(c), limits: newLimits(), log: log}
+	p := &Portal{config: c, stores: s, tokens: newTokenVerifier(c), limits: newLimits(), log: log, playing: map[string]playing{}}
 	var err error
 	if p.pages, err = newPages(c); err != nil {
 		return nil, err
@@ -95,7 +104,7 @@ func New(c Config, s Stores, log *slog.Logger) (http.Handler, error) {
 // holds the table against the OpenAPI document.
 type route struct {
 	pattern string // below Base + "/v1/"
-	content bool   // whether content leaves by it
+	content bool   // whether it counts as opening content
 	handle  func(p *Portal, w http.ResponseWriter, r *http.Request, c caller) error
 }
 
@@ -108,6 +117,14 @@ var apiRoutes = []route{
 	{"conversations/{id}", false, (*Portal).conversation},
 	{"conversations/{id}/messages", true, (*Portal).messages},
 	{"conversations/{id}/messages/{message}/versions/{etag}/original", true, (*Portal).original},
+	{"conversations/{id}/legs/{leg}", true, (*Portal).player},
+	{"conversations/{id}/legs/{leg}/peaks", true, (*Portal).peaks},
+	// What a player asks for every few seconds is bounded by how much is under way, not by
+	// the minute.
+	{"conversations/{id}/legs/{leg}/{file}", false, (*Portal).playlist},
+	{"conversations/{id}/legs/{leg}/{kind}/{file}", false, (*Portal).playlist},
+	{"conversations/{id}/legs/{leg}/{kind}/{lane}/{file}", false, (*Portal).segment},
+	{"conversations/{id}/legs/{leg}/bundles/{name}", false, (*Portal).bundle},
 }
 
 func (p *Portal) routes() http.Handler {

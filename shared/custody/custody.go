@@ -26,6 +26,7 @@ type Action string
 // The actions recorded so far.
 const (
 	Read         Action = "read"          // content of a conversation was shown to a person
+	Played       Action = "play"          // a recording was played, or watched while it ran
 	List         Action = "list"          // a listing of conversations was shown to a person
 	Denied       Action = "denied"        // a person asked for what she may not see
 	RosterChange Action = "roster-change" // group sync opened or closed periods
@@ -86,7 +87,7 @@ func (r Receipt) Covers(item string, now time.Time) error {
 		return fmt.Errorf("%w: none was given", ErrReceipt)
 	case r.item != item:
 		return fmt.Errorf("%w: it was given for another", ErrReceipt)
-	case r.action != Read && r.action != SystemRead:
+	case r.action != Read && r.action != Played && r.action != SystemRead:
 		return fmt.Errorf("%w: it was given for %q", ErrReceipt, r.action)
 	case !now.Before(r.until):
 		return fmt.Errorf("%w: it ran out at %s", ErrReceipt, r.until.Format(time.RFC3339))

@@ -139,8 +139,8 @@ type MediaStream struct {
 
 // Participant is one line of a roster.
 type Participant struct {
-	ID ParticipantID `json:"id"`
-	Party
+	ID       ParticipantID `json:"id"`
+	Party    `json:"party"`
 	Endpoint string        `json:"endpoint,omitempty"` // Graph's endpointType
 	Country  string        `json:"country,omitempty"`  // ISO 3166-1 alpha-2, Graph's best estimate
 	Lobby    bool          `json:"lobby,omitempty"`

@@ -34,7 +34,7 @@ var arrows = map[string]string{
 	"shared/msgraph/directory":          "shared/teams",
 	"shared/config":                     "",
 	"shared/azure":                      "shared/teams shared/conversation shared/policy shared/custody shared/evidence",
-	"shared/storetest":                  "shared/teams shared/conversation shared/policy shared/custody shared/evidence",
+	"shared/storetest":                  "shared/media shared/teams shared/conversation shared/policy shared/custody shared/evidence",
 	// The bytes of recorded media: bundles, fMP4 fragments, Opus. Written by the bot, read
 	// by finalize and the portal.
 	"shared/media": "shared/teams shared/conversation",
