@@ -3,6 +3,7 @@ package portal
 import (
 	"context"
 	"net/http"
+	"regexp"
 	"slices"
 	"time"
 
@@ -127,6 +128,15 @@ type playing struct {
 // maxPlaying bounds how many receipts are remembered.
 const maxPlaying = 10_000
 
+// legNames are the forms of what else stands in the path of a leg's routes. What cannot
+// be a name of ours asks no store.
+var legNames = map[string]*regexp.Regexp{
+	"kind": regexp.MustCompile(`^(audio|video|screen)$`),
+	"lane": regexp.MustCompile(`^(mixed|unknown|received-mix|[0-9a-f]{16})$`),
+	"file": regexp.MustCompile(`^((master|mixed|unknown|received-mix|[0-9a-f]{16})\.m3u8|init\.mp4|[0-9]{1,7}-[0-6]\.(mp4|m4s))$`),
+	"name": regexp.MustCompile(`^[0-9]{1,7}-[0-6]$`),
+}
+
 // leg finds a leg that the caller may open and leaves an event for it, or finds the one
 // that she left a moment ago: a player asks for a piece of media every few seconds, and
 // an event covers as long as its receipt lasts.
@@ -134,13 +144,18 @@ func (p *Portal) leg(r *http.Request, c caller) (conversation.Call, conversation
 	fail := func(err error) (conversation.Call, conversation.Leg, custody.Receipt, error) {
 		return conversation.Call{}, conversation.Leg{}, custody.Receipt{}, err
 	}
-	_, call, err := p.look(r, c)
-	if err != nil {
-		return fail(err)
-	}
 	id, err := conversation.ParseLegID(r.PathValue("leg"))
 	if err != nil {
 		return fail(errNotFound)
+	}
+	for name, form := range legNames {
+		if v := r.PathValue(name); v != "" && !form.MatchString(v) {
+			return fail(errNotFound)
+		}
+	}
+	_, call, err := p.look(r, c)
+	if err != nil {
+		return fail(err)
 	}
 	l, ok := call.Leg(id)
 	if !ok || !p.maySeeLeg(c.grant, l) {

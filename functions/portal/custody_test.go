@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"steno/functions/portal"
+	"steno/shared/conversation"
 	"steno/shared/custody"
 	"steno/shared/evidence"
 )
@@ -28,7 +29,9 @@ func (f firstByte) Write(b []byte) (int, error) {
 
 func TestCustodyEventStandsBeforeTheFirstByteOfContent(t *testing.T) {
 	w := newWorld(t)
-	for _, pattern := range portal.ContentPatterns() {
+	w.ring(rita, northCall)
+	for _, pattern := range append(portal.ContentPatterns(), "conversations/{id}/legs/{leg}/{kind}/{lane}/{file}", "conversations/{id}/legs/{leg}/bundles/{name}") {
+		w.handler = w.open(w.config)
 		w.clock.Move(time.Hour) // no key is in memory any more
 		w.journal.take()
 		unwraps := w.vault.Unwraps()
@@ -38,7 +41,11 @@ func TestCustodyEventStandsBeforeTheFirstByteOfContent(t *testing.T) {
 		w.handler.ServeHTTP(rec, r)
 		want(t, rec.ResponseRecorder, http.StatusOK)
 		lines := w.journal.take()
-		event, read, leave := index(lines, "event read "+idOf(northThread)), index(lines, "read "), index(lines, "bytes")
+		what := "event read " + idOf(northThread)
+		if strings.Contains(pattern, "{leg}") {
+			what = "event play " + string(conversation.LegOf(tenant, northCall))
+		}
+		event, read, leave := index(lines, what), index(lines, "read "), index(lines, "bytes")
 		if event < 0 || read < event || leave < read || index(lines, "size ") < event {
 			t.Errorf("%s: order is %v", pattern, lines)
 		}

@@ -31,6 +31,11 @@ var roles = []struct {
 // asked is one request of the matrix: a pattern with an item put in.
 func asked(pattern, item string) string {
 	thread := map[string]teams.ThreadID{"north": northThread, "south": southThread, "missing": nobodys}[item]
+	if strings.Contains(pattern, "{leg}") {
+		call := map[string]teams.CallID{"north": northCall, "south": southCall, "missing": "nobodys-call"}[item]
+		pattern = strings.NewReplacer("{id}", callID(call), "{leg}", string(conversation.LegOf(tenant, call)), "{kind}/{lane}/{file}", "audio/mixed/1-0.m4s",
+			"{kind}/{file}", "audio/mixed.m3u8", "{file}", "master.m3u8", "{name}", "1-0").Replace(pattern)
+	}
 	r := strings.NewReplacer("{id}", idOf(thread), "{thread}", string(conversation.KeyOf(tenant, thread)), "{message}", "1773050400000", "{etag}", "1")
 	return r.Replace(pattern)
 }
@@ -62,6 +67,8 @@ func summary(t *testing.T, rec *httptest.ResponseRecorder) string {
 
 func TestEveryRouteAnswersEveryRoleAsTheMatrixSays(t *testing.T) {
 	w := newWorld(t)
+	w.ring(rita, northCall)
+	w.ring(sven, southCall)
 	doc := readDocument(t)
 	var got strings.Builder
 	for _, pattern := range portal.Patterns() {

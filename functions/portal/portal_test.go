@@ -102,6 +102,11 @@ func (c *watchedCatalog) Slice(ctx context.Context, id conversation.ID) (convers
 	return c.Catalog.Slice(ctx, id)
 }
 
+func (c *watchedCatalog) Call(ctx context.Context, key conversation.ThreadKey) (conversation.Call, error) {
+	c.j.add("call " + string(key))
+	return c.Catalog.Call(ctx, key)
+}
+
 func (c *watchedCatalog) ByTime(ctx context.Context, from, to time.Time, p conversation.PageRequest) (conversation.Page, error) {
 	c.j.add("by time")
 	return c.Catalog.ByTime(ctx, from, to, p)
@@ -162,6 +167,7 @@ type world struct {
 	roster   storetest.Roster
 	catalog  *watchedCatalog
 	blobs    *watchedBlobs
+	tails    storetest.Tails
 	keys     storetest.Keys
 	vault    *storetest.Vault
 	trail    *watchedTrail
@@ -192,7 +198,7 @@ func newWorld(t *testing.T) *world {
 	}
 	idp = w.entra
 	w.evidence, err = evidence.New(evidence.Config{
-		Blobs: w.blobs, Keys: &w.keys, Vault: w.vault, VaultHosts: []string{storetest.VaultHost}, Now: w.clock.Now,
+		Blobs: w.blobs, Tails: &w.tails, Keys: &w.keys, Vault: w.vault, VaultHosts: []string{storetest.VaultHost}, Now: w.clock.Now,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -218,7 +224,7 @@ func newWorld(t *testing.T) *world {
 func (w *world) open(c portal.Config) http.Handler {
 	w.t.Helper()
 	h, err := portal.New(c, portal.Stores{
-		Catalog: w.catalog, Roster: &w.roster, Evidence: w.evidence, Trail: custody.Log{Trail: w.trail, Now: w.clock.Now},
+		Catalog: w.catalog, Calls: w.catalog, Roster: &w.roster, Evidence: w.evidence, Trail: custody.Log{Trail: w.trail, Now: w.clock.Now},
 	}, slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	if err != nil {
 		w.t.Fatal(err)

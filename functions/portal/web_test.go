@@ -206,11 +206,12 @@ func TestHostileIDsReachNoStore(t *testing.T) {
 	t.Cleanup(server.Close)
 	for _, id := range hostileIDs {
 		for _, pattern := range portal.Patterns() {
-			for _, hole := range []string{"{id}", "{thread}", "{message}", "{etag}"} {
+			for _, hole := range []string{"{id}", "{thread}", "{message}", "{etag}", "{leg}", "{kind}", "{lane}", "{file}", "{name}"} {
 				if !strings.Contains(pattern, hole) || (hole == "{message}" || hole == "{etag}") && wellFormed(id) {
 					continue
 				}
-				w.probe(server.URL, asked(strings.ReplaceAll(pattern, hole, "HOLE"), "north"), id)
+				path := asked(strings.ReplaceAll(pattern, hole, "HOLE"), "north")
+				w.probe(server.URL, strings.NewReplacer("{kind}", "audio", "{lane}", "mixed", "{file}", "1-0.m4s", "{name}", "1-0").Replace(path), id)
 			}
 		}
 		for _, name := range []string{"person", "cursor", "limit", "from", "to", "unknown"} {

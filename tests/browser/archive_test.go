@@ -95,7 +95,7 @@ func newArchive(t *testing.T) *archive {
 }
 
 func (a *archive) stores() portal.Stores {
-	return portal.Stores{Catalog: &a.catalog, Roster: &a.roster, Evidence: a.evidence, Trail: custody.Log{Trail: &a.trail}}
+	return portal.Stores{Catalog: &a.catalog, Calls: &a.catalog, Roster: &a.roster, Evidence: a.evidence, Trail: custody.Log{Trail: &a.trail}}
 }
 
 // raw is one version of a message as Graph sends it. Extra members win.
