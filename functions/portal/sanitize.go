@@ -219,6 +219,11 @@ func visibleNames(c conversation.Conversation) conversation.Conversation {
 	for i := range c.Participants {
 		c.Participants[i].Name = visible(c.Participants[i].Name)
 	}
+	if c.Call != nil {
+		facts := *c.Call
+		facts.Subject = visible(facts.Subject)
+		c.Call = &facts
+	}
 	return c
 }
 

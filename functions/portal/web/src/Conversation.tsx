@@ -2,6 +2,7 @@ import { Button, MessageBar, MessageBarBody, MessageBarTitle } from "@fluentui/r
 import { useCallback, useEffect, useState } from "react";
 import { Link } from "wouter";
 import type { Conversation, ConversationDetail, Messages } from "./api-types";
+import { Call } from "./Call";
 import { useLoading, usePortal } from "./loading";
 import { MessageItem } from "./Message";
 import { Busy, Failure, Notice } from "./states";
@@ -14,7 +15,8 @@ export function ConversationPage({ id }: { id: string }) {
     useCallback(
       async (signal: AbortSignal) => {
         const detail = await api.get("/conversations/{id}", { path: { id } }, signal);
-        return { detail, messages: await api.get("/conversations/{id}/messages", { path: { id } }, signal) };
+        // A call has no messages of its own; its player asks for what it needs.
+        return { detail, messages: detail.call ? null : await api.get("/conversations/{id}/messages", { path: { id } }, signal) };
       },
       [api, id],
     ),
@@ -32,7 +34,8 @@ export function ConversationPage({ id }: { id: string }) {
         </>
       )}
       {!error && !data && <Busy label="Opening the conversation" />}
-      {data && <Opened detail={data.detail} messages={data.messages} />}
+      {data?.detail.call && <Call detail={data.detail} call={data.detail.call} />}
+      {data?.messages && <Opened detail={data.detail} messages={data.messages} />}
     </>
   );
 }

@@ -1,18 +1,19 @@
 import { Button, Combobox, Field, Input, Option } from "@fluentui/react-components";
-import { CalendarLtrRegular, ChatMultipleRegular, ChatRegular, PeopleTeamRegular, QuestionCircleRegular } from "@fluentui/react-icons";
+import { CalendarLtrRegular, CallRegular, ChatMultipleRegular, ChatRegular, PeopleTeamRegular, QuestionCircleRegular } from "@fluentui/react-icons";
 import { useCallback, useEffect, useMemo, useState } from "react";
 import { Link, useSearchParams } from "wouter";
 import type { ApiError } from "./api";
 import type { Conversation } from "./api-types";
 import { asApiError, useLoading, usePortal } from "./loading";
 import { Busy, Failure, Notice } from "./states";
-import { formatDate, formatDateTime, formatTime, kindNames, nameList, nameOf, plural, titleOf } from "./words";
+import { directionNames, formatDate, formatDateTime, formatDuration, formatTime, kindNames, nameList, nameOf, plural, titleOf } from "./words";
 
 const icons: Record<Conversation["kind"], typeof ChatRegular> = {
   oneOnOne: ChatRegular,
   group: ChatMultipleRegular,
   meeting: CalendarLtrRegular,
   channel: PeopleTeamRegular,
+  call: CallRegular,
   other: QuestionCircleRegular,
 };
 
@@ -240,10 +241,10 @@ function ConversationTable({ rows }: { rows: Conversation[] }) {
         <tr role="row">
           <th role="columnheader" scope="col">Participants</th>
           <th role="columnheader" scope="col">Kind</th>
-          <th role="columnheader" scope="col">First message</th>
+          <th role="columnheader" scope="col">First</th>
           <th role="columnheader" scope="col">Last</th>
           <th role="columnheader" scope="col">Recorded users</th>
-          <th role="columnheader" scope="col" className="number">Versions</th>
+          <th role="columnheader" scope="col" className="number">Versions or length</th>
         </tr>
       </thead>
       <tbody role="rowgroup">
@@ -261,13 +262,15 @@ function Row({ conversation: c }: { conversation: Conversation }) {
   return (
     <tr role="row">
       <th role="rowheader" scope="row">
-        <Link href={`/conversations/${c.id}`} title={names.join(", ")}>{titleOf(c)}</Link>
+        <Link href={`/conversations/${c.id}`} title={names.join(", ")}>{c.call?.subject || titleOf(c)}</Link>
       </th>
-      <td role="cell" data-label="Kind"><span className="kind"><Icon aria-hidden="true" />{kindNames[c.kind]}</span></td>
-      <td role="cell" data-label="First message"><time dateTime={c.first} title={`${c.first} (UTC)`}>{formatDateTime(c.first)}</time></td>
+      <td role="cell" data-label="Kind"><span className="kind"><Icon aria-hidden="true" />{c.call ? directionNames[c.call.direction] : kindNames[c.kind]}{c.call?.outcome === "lost" ? ", incomplete" : ""}</span></td>
+      <td role="cell" data-label="First"><time dateTime={c.first} title={`${c.first} (UTC)`}>{formatDateTime(c.first)}</time></td>
       <td role="cell" data-label="Last"><time dateTime={c.last} title={`${c.last} (UTC)`}>{formatTime(c.last)}</time></td>
       <td role="cell" data-label="Recorded users"><span title={custodians.join(", ")}>{nameList(custodians, 2)}</span></td>
-      <td role="cell" data-label="Versions" className="number">{c.versions.toLocaleString()}</td>
+      <td role="cell" data-label="Versions or length" className="number">
+        {!c.call ? c.versions.toLocaleString() : c.call.running ? "running" : formatDuration(Date.parse(c.last) - Date.parse(c.first))}
+      </td>
     </tr>
   );
 }

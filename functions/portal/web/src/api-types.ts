@@ -47,21 +47,22 @@ export interface Participant {
 export interface Conversation {
   id: string;
   thread: string;
-  kind: "oneOnOne" | "group" | "meeting" | "channel" | "other";
-  modality: "chat";
+  kind: "oneOnOne" | "group" | "meeting" | "channel" | "other" | "call";
+  modality: "chat" | "voice" | "video" | "screen";
   start: string;
   first: string;
   last: string;
   versions: number;
   participants?: Participant[];
   custodians?: string[];
+  call?: CallFacts;
 }
 
 export interface ConversationDetail {
   id: string;
   thread: string;
-  kind: "oneOnOne" | "group" | "meeting" | "channel" | "other";
-  modality: "chat";
+  kind: "oneOnOne" | "group" | "meeting" | "channel" | "other" | "call";
+  modality: "chat" | "voice" | "video" | "screen";
   start: string;
   first: string;
   last: string;
@@ -71,6 +72,8 @@ export interface ConversationDetail {
   threadKey: string;
   objects: number;
   receipts: number;
+  legs?: Leg[];
+  call?: CallFacts;
 }
 
 export interface ConversationList {
@@ -108,6 +111,105 @@ export interface Messages {
   pending?: number;
   truncated?: boolean;
   event: string;
+}
+
+export interface CallFacts {
+  chain: string;
+  direction: "internal" | "external" | "federatedIn" | "federatedOut" | "pstnIn" | "pstnOut" | "conference";
+  running?: boolean;
+  outcome?: "recorded" | "empty" | "excluded" | "lost";
+  subject?: string;
+  numbers?: string[];
+  legs: number;
+  lost?: number;
+  previous?: string;
+}
+
+export interface Leg {
+  leg: string;
+  recorded: Participant;
+  state: "running" | "sealed";
+  outcome?: "recorded" | "empty" | "excluded" | "lost";
+  reason?: string;
+  started: string;
+  from?: string;
+  to?: string;
+  lostMs: number;
+  copyOf?: string;
+  recorder: string;
+}
+
+export interface Gap {
+  from: string;
+  to: string;
+  kind: "lost" | "inactive" | "muted" | "held" | "absent" | "paused" | "policy";
+  frames?: number;
+  reason?: string;
+  actor?: string;
+}
+
+export interface Interval {
+  from: string;
+  to?: string;
+}
+
+export interface Lane {
+  id: string;
+  kind: "audio" | "video" | "screen";
+  party?: Participant;
+  from: string;
+  to: string;
+  codec: string;
+  width?: number;
+  height?: number;
+  tracks: string[];
+  gaps: Gap[];
+  playlist: string;
+  byLine?: boolean;
+}
+
+export interface Presence {
+  id: string;
+  name?: string;
+  kind?: string;
+  present: Interval[];
+  muted: Interval[];
+  held: Interval[];
+  lobby?: boolean;
+}
+
+export interface LegEvent {
+  at: string;
+  kind: string;
+  reason?: string;
+  actor?: string;
+}
+
+export interface Player {
+  leg: string;
+  state: "running" | "sealed";
+  outcome?: "recorded" | "empty" | "excluded" | "lost";
+  reason?: string;
+  epoch?: string;
+  from?: string;
+  to?: string;
+  master?: string;
+  peaks: boolean;
+  lanes: Lane[];
+  people: Presence[];
+  events: LegEvent[];
+  event: string;
+}
+
+export interface TrackPeaks {
+  from: string;
+  peaks: string;
+  bad?: number;
+}
+
+export interface Peaks {
+  perSecond: number;
+  tracks: Record<never, never>;
 }
 
 /** Every path of the API, with what a GET of it takes and answers. */
@@ -169,6 +271,69 @@ export interface Paths {
       id: string;
       message: string;
       etag: string;
+    };
+    query: Record<never, never>;
+    answer: Blob;
+  };
+  /** content: lanes, gaps and who was there when, of one leg */
+  "/conversations/{id}/legs/{leg}": {
+    path: {
+      id: string;
+      leg: string;
+    };
+    query: Record<never, never>;
+    answer: Player;
+  };
+  /** content: peaks of the audio tracks of one leg */
+  "/conversations/{id}/legs/{leg}/peaks": {
+    path: {
+      id: string;
+      leg: string;
+    };
+    query: Record<never, never>;
+    answer: Peaks;
+  };
+  /** master.m3u8: the multivariant playlist of one leg (RFC 8216) */
+  "/conversations/{id}/legs/{leg}/{file}": {
+    path: {
+      id: string;
+      leg: string;
+      file: string;
+    };
+    query: {
+      video?: string;
+    };
+    answer: string;
+  };
+  /** LANE.m3u8: the playlist of one lane; of audio also mixed.m3u8 */
+  "/conversations/{id}/legs/{leg}/{kind}/{file}": {
+    path: {
+      id: string;
+      leg: string;
+      kind: "audio" | "video" | "screen";
+      file: string;
+    };
+    query: Record<never, never>;
+    answer: string;
+  };
+  /** a segment of a lane: SEQ-PART.m4s, and init.mp4 or SEQ-PART.mp4 */
+  "/conversations/{id}/legs/{leg}/{kind}/{lane}/{file}": {
+    path: {
+      id: string;
+      leg: string;
+      kind: "audio" | "video" | "screen";
+      lane: string;
+      file: string;
+    };
+    query: Record<never, never>;
+    answer: Blob;
+  };
+  /** the plain bytes of one bundle as sealed, whole or one range */
+  "/conversations/{id}/legs/{leg}/bundles/{name}": {
+    path: {
+      id: string;
+      leg: string;
+      name: string;
     };
     query: Record<never, never>;
     answer: Blob;

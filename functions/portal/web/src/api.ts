@@ -39,6 +39,11 @@ async function problem(response: Response): Promise<ApiError> {
 export class Api {
   constructor(private readonly signIn: SignIn) {}
 
+  /** Who is signed in, for those who make requests of their own. */
+  get identity(): SignIn {
+    return this.signIn;
+  }
+
   async get<P extends keyof Paths>(path: P, args: Args<P> = {}, signal?: AbortSignal): Promise<Paths[P]["answer"]> {
     const response = await this.send(address(path, args), signal);
     return (await response.json()) as Paths[P]["answer"];

@@ -1,4 +1,4 @@
-import type { Conversation, Person } from "./api-types";
+import type { CallFacts, Conversation, Person } from "./api-types";
 
 const dateTime = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 const time = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
@@ -20,14 +20,40 @@ export const kindNames: Record<Conversation["kind"], string> = {
   group: "Group chat",
   meeting: "Meeting chat",
   channel: "Channel",
+  call: "Call",
   other: "Other",
 };
+
+export const directionNames: Record<CallFacts["direction"], string> = {
+  internal: "Internal call",
+  external: "External call",
+  federatedIn: "Incoming federated call",
+  federatedOut: "Outgoing federated call",
+  pstnIn: "Incoming telephone call",
+  pstnOut: "Outgoing telephone call",
+  conference: "Meeting",
+};
+
+export const outcomeNames: Record<NonNullable<CallFacts["outcome"]>, string> = {
+  recorded: "Recorded",
+  empty: "No conversation",
+  excluded: "Not recorded by rule",
+  lost: "Incomplete",
+};
+
+/** A length of time as a clock shows it. */
+export function formatDuration(ms: number): string {
+  const s = Math.max(0, Math.floor(ms / 1000));
+  const two = (n: number) => String(n).padStart(2, "0");
+  return s >= 3600 ? `${Math.floor(s / 3600)}:${two(Math.floor(s / 60) % 60)}:${two(s % 60)}` : `${Math.floor(s / 60)}:${two(s % 60)}`;
+}
 
 export const plural = (n: number, one: string, many = one + "s") => `${n.toLocaleString()} ${n === 1 ? one : many}`;
 
 /** What a conversation is called: by who wrote in it, or by what it is. */
-export function titleOf(c: Pick<Conversation, "participants" | "thread">, shown = 3): string {
+export function titleOf(c: Pick<Conversation, "participants" | "thread" | "kind">, shown = 3): string {
   if (c.participants?.length) return nameList(c.participants.map((p) => p.name || p.id), shown);
+  if (c.kind === "call") return "Call";
   // The thread under which the archive files what an export returned and nobody could read as a message.
   return c.thread.startsWith("unclear:") ? "Unclear items" : "System events only";
 }

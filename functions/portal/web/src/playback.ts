@@ -1,0 +1,209 @@
+import Hls from "hls.js";
+import { at } from "./base";
+import type { SignIn } from "./signin";
+
+/** A stretch of a playlist and when it was, on the clock on the wall. */
+interface Stretch {
+  start: number; // seconds on the player's own clock
+  duration: number;
+  wall: number; // milliseconds since 1970
+}
+
+export interface Rendition {
+  index: number;
+  lane: string;
+  name: string;
+}
+
+/** What a page shows of a playback. */
+export interface PlaybackState {
+  ready: boolean;
+  playing: boolean;
+  wall: number; // where it stands
+  speed: number;
+  rendition: number;
+  renditions: Rendition[];
+  live: boolean; // more is coming
+  fault: string;
+}
+
+/** The address of something that belongs to a leg. */
+export function legAddress(conversation: string, leg: string, rest: string): string {
+  return at(`v1/conversations/${conversation}/legs/${leg}/${rest}`);
+}
+
+/**
+ * Playback of one leg through hls.js: the audio element, and at most one picture that
+ * follows it. All requests carry the bearer token; there is no cookie and no ticket in
+ * an address.
+ */
+export class Playback {
+  private readonly hls: Hls;
+  private readonly token: Bearer;
+  private stretches: Stretch[] = [];
+  private picture: Picture | null = null;
+  state: PlaybackState = { ready: false, playing: false, wall: 0, speed: 1, rendition: 0, renditions: [], live: false, fault: "" };
+
+  constructor(
+    private readonly audio: HTMLAudioElement,
+    signIn: SignIn,
+    private readonly address: (rest: string) => string,
+    private readonly changed: (s: PlaybackState) => void,
+  ) {
+    this.token = new Bearer(signIn);
+    this.hls = new Hls(this.token.config());
+    this.hls.on(Hls.Events.AUDIO_TRACKS_UPDATED, (_, d) => {
+      const renditions = d.audioTracks.map((t, index) => ({ index, lane: /([^/]+)\.m3u8$/.exec(new URL(t.url, location.href).pathname)?.[1] ?? "", name: t.name }));
+      this.set({ renditions });
+    });
+    this.hls.on(Hls.Events.AUDIO_TRACK_SWITCHED, (_, d) => this.set({ rendition: d.id }));
+    const loaded = (_: unknown, d: { details: { live: boolean; fragments: { start: number; duration: number; programDateTime: number | null }[] } }) => {
+      this.stretches = d.details.fragments.map((f) => ({ start: f.start, duration: f.duration, wall: f.programDateTime ?? 0 }));
+      this.set({ live: d.details.live, wall: this.wallAt(this.audio.currentTime) });
+    };
+    this.hls.on(Hls.Events.LEVEL_UPDATED, loaded);
+    this.hls.on(Hls.Events.ERROR, (_, d) => {
+      if (!d.fatal) return;
+      if (d.type === Hls.ErrorTypes.MEDIA_ERROR) this.hls.recoverMediaError();
+      else this.set({ fault: d.response?.code === 404 || d.response?.code === 401 ? "This recording is not yours to play any longer." : "The recording could not be loaded." });
+    });
+    for (const name of ["play", "pause", "ended", "ratechange", "timeupdate", "seeking", "canplay"] as const) audio.addEventListener(name, this.onMedia);
+    this.hls.loadSource(this.address("master.m3u8"));
+    this.hls.attachMedia(audio);
+  }
+
+  private readonly onMedia = () => {
+    this.set({
+      ready: this.audio.readyState >= HTMLMediaElement.HAVE_CURRENT_DATA,
+      playing: !this.audio.paused && !this.audio.ended,
+      wall: this.wallAt(this.audio.currentTime),
+      speed: this.audio.playbackRate,
+    });
+    this.picture?.follow(this.audio, this.state.wall);
+  };
+
+  private set(change: Partial<PlaybackState>) {
+    this.state = { ...this.state, ...change };
+    this.changed(this.state);
+  }
+
+  private wallAt(time: number): number {
+    const s = this.stretches.findLast((x) => x.start <= time + 0.001) ?? this.stretches[0];
+    return s ? s.wall + (time - s.start) * 1000 : 0;
+  }
+
+  /** Goes to a moment on the clock on the wall. */
+  seek(wall: number) {
+    const s = this.stretches.findLast((x) => x.wall <= wall) ?? this.stretches[0];
+    if (s) this.audio.currentTime = s.start + Math.min(Math.max(0, (wall - s.wall) / 1000), Math.max(0, s.duration - 0.01));
+  }
+
+  skip(seconds: number) {
+    this.seek(this.state.wall + seconds * 1000);
+  }
+
+  toggle() {
+    if (this.audio.paused) void this.audio.play().catch(() => this.set({ fault: "The browser did not start playing." }));
+    else this.audio.pause();
+  }
+
+  speed(rate: number) {
+    this.audio.playbackRate = rate;
+    this.audio.preservesPitch = true;
+  }
+
+  listen(rendition: number) {
+    this.hls.audioTrack = rendition;
+  }
+
+  /** Goes to what is happening now. */
+  goLive() {
+    const edge = this.hls.liveSyncPosition;
+    if (edge !== null && edge !== undefined) this.audio.currentTime = edge;
+  }
+
+  /** Shows a picture lane in an element, or none. */
+  show(video: HTMLVideoElement | null, playlist: string | null) {
+    this.picture?.stop();
+    this.picture = video && playlist ? new Picture(video, this.token, this.address(playlist)) : null;
+    this.picture?.follow(this.audio, this.state.wall);
+  }
+
+  stop() {
+    for (const name of ["play", "pause", "ended", "ratechange", "timeupdate", "seeking", "canplay"] as const) this.audio.removeEventListener(name, this.onMedia);
+    this.picture?.stop();
+    this.token.stop();
+    this.hls.destroy();
+  }
+}
+
+/** Keeps a fresh bearer token for a player that asks without waiting. */
+class Bearer {
+  private readonly timer: ReturnType<typeof setInterval>;
+  private token: Promise<string | null>;
+
+  constructor(private readonly signIn: SignIn) {
+    this.token = signIn.token();
+    this.timer = setInterval(() => {
+      this.token = this.signIn.token();
+    }, 60_000);
+  }
+
+  config() {
+    return {
+      // A worker would be a script from a blob: address, which the page's policy refuses.
+      enableWorker: false,
+      backBufferLength: 60,
+      maxBufferLength: 30,
+      lowLatencyMode: false,
+      xhrSetup: async (xhr: XMLHttpRequest, url: string) => {
+        const token = await this.token;
+        if (xhr.readyState === XMLHttpRequest.UNSENT) xhr.open("GET", url, true);
+        xhr.setRequestHeader("Authorization", `Bearer ${token ?? ""}`);
+      },
+    };
+  }
+
+  stop() {
+    clearInterval(this.timer);
+  }
+}
+
+/** A muted picture that follows the sound: it has an end of its own, and gaps. */
+class Picture {
+  private readonly hls: Hls;
+  private stretches: Stretch[] = [];
+
+  constructor(private readonly video: HTMLVideoElement, token: Bearer, address: string) {
+    video.muted = true;
+    this.hls = new Hls(token.config());
+    this.hls.on(Hls.Events.LEVEL_UPDATED, (_, d) => {
+      this.stretches = d.details.fragments.map((f) => ({ start: f.start, duration: f.duration, wall: f.programDateTime ?? 0 }));
+    });
+    this.hls.on(Hls.Events.ERROR, (_, d) => {
+      if (d.fatal && d.type === Hls.ErrorTypes.MEDIA_ERROR) this.hls.recoverMediaError();
+    });
+    this.hls.loadSource(address);
+    this.hls.attachMedia(video);
+  }
+
+  follow(audio: HTMLAudioElement, wall: number) {
+    const s = this.stretches.findLast((x) => x.wall <= wall);
+    const there = s !== undefined && wall < s.wall + s.duration * 1000 + 500;
+    this.video.style.visibility = there ? "visible" : "hidden";
+    if (!there) {
+      this.video.pause();
+      return;
+    }
+    const want = s.start + (wall - s.wall) / 1000;
+    if (Math.abs(this.video.currentTime - want) > 0.25) this.video.currentTime = want;
+    this.video.playbackRate = audio.playbackRate;
+    if (audio.paused) this.video.pause();
+    else if (this.video.paused) void this.video.play().catch(() => {}); // it is tried again with the next frame of sound
+  }
+
+  stop() {
+    this.hls.destroy();
+    this.video.style.visibility = "hidden";
+  }
+}
