@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -428,24 +429,26 @@ func (l *leg) meter(s conversation.Segment, frag media.Fragment) error {
 
 // Peaks is the plain content of a leg's peaks object.
 type Peaks struct {
-	PerSecond int                   `json:"perSecond"`
-	Tracks    map[string]TrackPeaks `json:"tracks"`
+	PerSecond int          `json:"perSecond"`
+	Tracks    []TrackPeaks `json:"tracks"`
 }
 
 // TrackPeaks is what the player draws of a track: one byte for each tenth of a second.
 type TrackPeaks struct {
-	From  time.Time `json:"from"`
-	Peaks []byte    `json:"peaks"`
-	Bad   int       `json:"bad,omitempty"` // packets that did not decode
+	Track conversation.TrackID `json:"track"`
+	From  time.Time            `json:"from"`
+	Peaks []byte               `json:"peaks"`
+	Bad   int                  `json:"bad,omitempty"` // packets that did not decode
 }
 
 func (l *leg) putPeaks(ctx context.Context) (string, error) {
 	if len(l.meters) == 0 {
 		return "", nil
 	}
-	out := Peaks{PerSecond: media.PeaksPerSecond, Tracks: map[string]TrackPeaks{}}
-	for id, m := range l.meters {
-		out.Tracks[string(id)] = TrackPeaks{From: m.from, Peaks: m.meter.Peaks(), Bad: m.bad}
+	out := Peaks{PerSecond: media.PeaksPerSecond}
+	for _, id := range slices.Sorted(maps.Keys(l.meters)) {
+		m := l.meters[id]
+		out.Tracks = append(out.Tracks, TrackPeaks{Track: id, From: m.from, Peaks: m.meter.Peaks(), Bad: m.bad})
 	}
 	plain, err := json.Marshal(out)
 	if err != nil {

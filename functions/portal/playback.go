@@ -56,6 +56,7 @@ type eventAnswer struct {
 	Kind   conversation.EventKind `json:"kind"`
 	Reason string                 `json:"reason,omitempty"`
 	Actor  string                 `json:"actor,omitempty"`
+	Name   string                 `json:"actorName,omitempty"`
 }
 
 type playerAnswer struct {
@@ -101,8 +102,15 @@ func (p *Portal) player(w http.ResponseWriter, r *http.Request, c caller) error 
 			Present:     orEmpty(party.Present), Muted: orEmpty(party.Muted), Held: orEmpty(party.Held), Lobby: party.Lobby,
 		})
 	}
-	for _, e := range m.Events {
-		out.Events = append(out.Events, eventAnswer{At: e.At, Kind: e.Kind, Reason: e.Reason, Actor: string(e.Actor)})
+	actors := make([]conversation.Participant, len(m.Events))
+	for i, e := range m.Events {
+		actors[i].ID = string(e.Actor)
+	}
+	if err := p.fillNames(r.Context(), actors); err != nil {
+		return err
+	}
+	for i, e := range m.Events {
+		out.Events = append(out.Events, eventAnswer{At: e.At, Kind: e.Kind, Reason: e.Reason, Actor: string(e.Actor), Name: actors[i].Name})
 	}
 	return p.reply(w, out)
 }

@@ -168,7 +168,7 @@ func TestAPlayerIsToldLanesGapsAndPeople(t *testing.T) {
 	want(t, peaks, http.StatusOK)
 	var drawn finalize.Peaks
 	w.must(json.NewDecoder(peaks.Body).Decode(&drawn))
-	if got := drawn.Tracks["audio-7"]; len(got.Peaks) != 100 || got.Peaks[50] < 150 {
+	if got := drawn.Tracks[0]; got.Track != "audio-7" || len(got.Peaks) != 100 || got.Peaks[50] < 150 {
 		t.Errorf("%+v", got)
 	}
 }

@@ -27,7 +27,9 @@ func OpusInit(channels int) []byte {
 	entry = append(entry, 0, 0, 0, 0)
 	entry = binary.BigEndian.AppendUint32(entry, AudioTimescale<<16)
 	dops := []byte{0, byte(channels), 0, 0}
-	dops = binary.BigEndian.AppendUint32(dops, 16000) // input rate: information only
+	// The rate of the input is only information, but Chromium refuses tracks where it is not
+	// that of the track.
+	dops = binary.BigEndian.AppendUint32(dops, AudioTimescale)
 	dops = append(dops, 0, 0, 0)
 	entry = append(entry, box("dOps", dops)...)
 	return initSegment(AudioTimescale, "soun", box("smhd", make([]byte, 8)), box("Opus", entry), 0, 0)

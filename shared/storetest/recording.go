@@ -28,13 +28,18 @@ type Recording struct {
 	Packed   bool                 // packs were written, not only tails
 }
 
-// RecordedTrack is audio of one source: packets of 20 ms from Offset on.
+// RecordedTrack is media of one source from Offset on: Opus packets of 20 ms, or the
+// samples of a picture.
 type RecordedTrack struct {
 	Track   conversation.TrackID
 	Source  teams.SourceID
 	Offset  time.Duration
 	Packets [][]byte
 	Gaps    []conversation.Gap
+
+	Picture  []media.Sample // H.264 in a timescale of media.VideoTimescale
+	Kind     conversation.TrackKind
+	SPS, PPS []byte
 }
 
 // Store seals and stores the recording and returns the notice that would tell of it.
@@ -90,41 +95,73 @@ func (r Recording) bundle(leg conversation.LegID, seq int) ([]byte, error) {
 	}
 	var body []byte
 	for _, t := range r.Tracks {
-		if t.Offset < 0 {
-			return nil, errors.New("a recorded track begins before its leg")
+		seg, frag, err := r.segment(t, from, to)
+		if err != nil {
+			return nil, err
 		}
-		var samples []media.Sample
-		first := int64(-1)
-		for i, p := range t.Packets {
-			at := t.Offset + time.Duration(i)*20*time.Millisecond
-			if wall := r.Epoch.Add(at); !wall.Before(from) && wall.Before(to) {
-				if first < 0 {
-					first = int64(at) * media.AudioTimescale / int64(time.Second)
-				}
-				samples = append(samples, media.Sample{Data: p, Duration: media.FrameSamples, Sync: true})
-			}
-		}
-		seg := conversation.Segment{Track: t.Track, Kind: conversation.AudioTrack, Source: t.Source, Codec: media.OpusCodec, Timescale: media.AudioTimescale}
-		for _, g := range t.Gaps {
-			if !g.From.Before(from) && g.From.Before(to) {
-				seg.Gaps = append(seg.Gaps, g)
-			}
-		}
-		if len(samples) == 0 && len(seg.Gaps) == 0 {
+		if len(frag.Samples) == 0 && len(seg.Gaps) == 0 {
 			continue
 		}
-		if len(samples) > 0 {
+		if len(frag.Samples) > 0 {
+			if seg.Kind != conversation.AudioTrack && frag.Time == ticks(t.Offset, media.VideoTimescale) {
+				init, codec, w, hh, err := media.AVCInit(t.SPS, t.PPS)
+				if err != nil {
+					return nil, err
+				}
+				seg.Init = &conversation.Span{Off: int64(len(body)), Len: int64(len(init))}
+				seg.Codec, seg.Width, seg.Height = codec, w, hh
+				body = append(body, init...)
+			}
 			start := len(body)
-			var err error
-			body, err = media.AppendFragment(body, media.Fragment{Sequence: uint32(seq + 1), Time: uint64(first), DefaultDuration: media.FrameSamples, Samples: samples})
-			if err != nil {
+			frag.Sequence = uint32(seq + 1)
+			if body, err = media.AppendFragment(body, frag); err != nil {
 				return nil, fmt.Errorf("bundle %d: %w", seq, err)
 			}
-			seg.Time, seg.Samples, seg.Duration = first, len(samples), int64(len(samples)*media.FrameSamples)
-			seg.Wall = r.Epoch.Add(time.Duration(first) * time.Second / media.AudioTimescale)
 			seg.Data = conversation.Span{Off: int64(start), Len: int64(len(body) - start)}
 		}
 		h.Segments = append(h.Segments, seg)
 	}
 	return media.EncodeBundle(h, body)
+}
+
+func ticks(d time.Duration, timescale int64) uint64 {
+	return uint64(int64(d) * timescale / int64(time.Second))
+}
+
+// segment is what a track has in [from, to).
+func (r Recording) segment(t RecordedTrack, from, to time.Time) (conversation.Segment, media.Fragment, error) {
+	if t.Offset < 0 {
+		return conversation.Segment{}, media.Fragment{}, errors.New("a recorded track begins before its leg")
+	}
+	all, timescale, duration := t.Picture, int64(media.VideoTimescale), uint32(0)
+	seg := conversation.Segment{Track: t.Track, Kind: t.Kind, Source: t.Source}
+	if all == nil {
+		seg.Kind, seg.Codec, timescale, duration = conversation.AudioTrack, media.OpusCodec, media.AudioTimescale, media.FrameSamples
+		for _, p := range t.Packets {
+			all = append(all, media.Sample{Data: p, Duration: media.FrameSamples, Sync: true})
+		}
+	} else if len(all) > 0 {
+		duration = all[0].Duration
+	}
+	seg.Timescale = int(timescale)
+	frag := media.Fragment{DefaultDuration: duration}
+	at := ticks(t.Offset, timescale)
+	for _, s := range all {
+		wall := r.Epoch.Add(time.Duration(at) * time.Second / time.Duration(timescale))
+		if !wall.Before(from) && wall.Before(to) {
+			if len(frag.Samples) == 0 {
+				frag.Time, seg.Wall, seg.Key = at, wall, s.Sync
+			}
+			frag.Samples = append(frag.Samples, s)
+			seg.Duration += int64(s.Duration)
+		}
+		at += uint64(s.Duration)
+	}
+	seg.Time, seg.Samples = int64(frag.Time), len(frag.Samples)
+	for _, g := range t.Gaps {
+		if !g.From.Before(from) && g.From.Before(to) {
+			seg.Gaps = append(seg.Gaps, g)
+		}
+	}
+	return seg, frag, nil
 }

@@ -73,7 +73,7 @@ func newArchive(t *testing.T) *archive {
 	a := &archive{t: t}
 	var err error
 	a.evidence, err = evidence.New(evidence.Config{
-		Blobs: &storetest.Blobs{}, Keys: &storetest.Keys{}, Vault: storetest.NewVault(), VaultHosts: []string{storetest.VaultHost},
+		Blobs: &storetest.Blobs{}, Tails: &storetest.Tails{}, Keys: &storetest.Keys{}, Vault: storetest.NewVault(), VaultHosts: []string{storetest.VaultHost},
 	})
 	if err != nil {
 		t.Fatal(err)

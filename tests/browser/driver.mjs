@@ -18,7 +18,7 @@ export async function open() {
     executablePath: process.env.CHROMIUM,
     args: [
       "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-      "--disable-sync", "--disable-dev-shm-usage",
+      "--disable-sync", "--disable-dev-shm-usage", "--autoplay-policy=no-user-gesture-required",
     ],
   });
 }

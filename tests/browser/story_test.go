@@ -34,6 +34,8 @@ type story struct {
 	Unclear  conversation.ID `json:"unclear"`  // what could not be read as a message
 	Bodies   []string        `json:"bodies"`   // hostileBodies
 	Messages int             `json:"messages"` // in Long
+	Call     conversation.ID `json:"call"`     // ended
+	Live     conversation.ID `json:"live"`     // a call that runs
 }
 
 // noon returns noon of a day some days ago, so that a conversation never crosses midnight.
@@ -48,6 +50,7 @@ func tell(t *testing.T, a *archive) story {
 		t.Fatal(err)
 	}
 	s.Desk, s.Before = deskStory(a)
+	s.Call, s.Live = callStory(t, a)
 	at := noon(2)
 	s.Rates = a.keep(ben,
 		raw(ratesThread, at, ben, "<p>Ten-year at 3.42 against your 3.40?</p>", nil),

@@ -1,4 +1,4 @@
-import { Button, MessageBar, MessageBarBody, MessageBarTitle, Radio, RadioGroup, Select, Slider, Spinner } from "@fluentui/react-components";
+import { Button, MessageBar, MessageBarBody, MessageBarTitle, Radio, RadioGroup, Select, Spinner } from "@fluentui/react-components";
 import { PauseFilled, PlayFilled, SkipBack10Regular, SkipForward10Regular } from "@fluentui/react-icons";
 import { useCallback, useEffect, useMemo, useRef, useState } from "react";
 import type { Lane, Leg, Player as PlayerDocument } from "./api-types";
@@ -61,8 +61,7 @@ function usePeaks(conversation: string, doc: PlayerDocument): Map<string, Drawn>
     const stop = new AbortController();
     api.get("/conversations/{id}/legs/{leg}/peaks", { path: { id: conversation, leg: doc.leg } }, stop.signal).then(
       (p) => {
-        const tracks = p.tracks as unknown as Record<string, { from: string; peaks: string }>;
-        setDrawn(new Map(Object.entries(tracks).map(([id, t]) => [id, { from: Date.parse(t.from), perSecond: p.perSecond, peaks: Uint8Array.from(atob(t.peaks), (c) => c.charCodeAt(0)) }])));
+        setDrawn(new Map(p.tracks.map((t) => [t.track, { from: Date.parse(t.from), perSecond: p.perSecond, peaks: Uint8Array.from(atob(t.peaks), (c) => c.charCodeAt(0)) }])));
       },
       () => {}, // the lanes stay plain
     );
@@ -90,12 +89,14 @@ const nameOfLane = (l: Lane) => l.party?.name || l.party?.id || (l.id === "recei
 function Deck({ conversation, doc, from, to }: { conversation: string; doc: PlayerDocument; from: number; to: number }) {
   const { audio, playback, state } = usePlayback(conversation, doc.leg);
   const drawn = usePeaks(conversation, doc);
-  const lane = state?.renditions[state.rendition]?.lane ?? "mixed";
+  const lane = state?.lane || "mixed";
+  const voices = doc.lanes.filter((l) => l.kind === "audio");
   const wall = state?.wall || from;
   const seek = useCallback((w: number) => playback.current?.seek(w), [playback]);
   return (
     <div
       className="deck"
+      data-errors={state?.errors ?? 0}
       role="group"
       aria-label="Player"
       onKeyDown={(e) => {
@@ -109,7 +110,7 @@ function Deck({ conversation, doc, from, to }: { conversation: string; doc: Play
     >
       <audio ref={audio} data-player />
       {state?.fault && <MessageBar intent="error"><MessageBarBody role="alert">{state.fault}</MessageBarBody></MessageBar>}
-      <Pictures doc={doc} show={(video, list) => playback.current?.show(video, list)} />
+      {state && <Pictures doc={doc} show={(video, list) => playback.current?.show(video, list)} />}
       <div className="transport">
         <Button icon={<SkipBack10Regular />} aria-label="Back ten seconds" onClick={() => playback.current?.skip(-10)} />
         <Button appearance="primary" icon={state?.playing ? <PauseFilled /> : <PlayFilled />} onClick={() => playback.current?.toggle()}>{state?.playing ? "Pause" : "Play"}</Button>
@@ -125,19 +126,17 @@ function Deck({ conversation, doc, from, to }: { conversation: string; doc: Play
         {state?.live && <Button appearance="subtle" onClick={() => playback.current?.goLive()}>Go to now</Button>}
         {state && !state.ready && <Spinner size="tiny" label="Loading" labelPosition="after" />}
       </div>
-      <Slider aria-label="Position" className="position" min={0} max={Math.max(1, Math.round((to - from) / 1000))} value={Math.round((wall - from) / 1000)}
-        onChange={(_, d) => seek(from + d.value * 1000)} />
+      <input type="range" aria-label="Position" aria-valuetext={formatDuration(wall - from)} className="position" min={0} max={Math.max(1, Math.round((to - from) / 1000))}
+        value={Math.max(0, Math.round((wall - from) / 1000))} onChange={(e) => seek(from + Number(e.target.value) * 1000)} />
       <Lanes lanes={doc.lanes} from={from} to={to} wall={wall} drawn={drawn} names={nameOfLane} seek={seek}
         listening={(l) => l.kind === "audio" && (lane === "mixed" || lane === l.id)} />
       <Legend doc={doc} />
-      {state && state.renditions.length > 1 && (
+      {voices.length > 0 && (
         <fieldset className="listen">
           <legend>Listen to</legend>
-          <RadioGroup layout="horizontal" value={lane} onChange={(_, d) => playback.current?.listen(state.renditions.find((r) => r.lane === d.value)?.index ?? 0)}>
-            {state.renditions.map((r) => {
-              const l = doc.lanes.find((x) => x.kind === "audio" && x.id === r.lane);
-              return <Radio key={r.lane} value={r.lane} label={l ? nameOfLane(l) : "Everybody"} />;
-            })}
+          <RadioGroup layout="horizontal" value={lane} onChange={(_, d) => playback.current?.listen(d.value)}>
+            <Radio value="mixed" label="Everybody" />
+            {voices.map((l) => <Radio key={l.id} value={l.id} label={nameOfLane(l)} />)}
           </RadioGroup>
         </fieldset>
       )}
@@ -197,7 +196,6 @@ const eventNames: Record<string, string> = {
 
 /** Who was there when, and what happened to the recording. */
 function History({ doc }: { doc: PlayerDocument }) {
-  const { people } = usePortal();
   if (doc.people.length === 0 && doc.events.length === 0) return null;
   return (
     <div className="history">
@@ -222,7 +220,7 @@ function History({ doc }: { doc: PlayerDocument }) {
           <ol>
             {doc.events.map((e, i) => (
               <li key={i}>
-                <time dateTime={e.at}>{formatTime(e.at)}</time> {eventNames[e.kind] ?? e.kind}{e.reason ? `: ${e.reason}` : ""}{e.actor ? ` (by ${people.find((p) => p.id === e.actor)?.name ?? e.actor})` : ""}
+                <time dateTime={e.at}>{formatTime(e.at)}</time> {eventNames[e.kind] ?? e.kind}{e.reason ? `: ${e.reason}` : ""}{e.actor ? ` (by ${e.actorName || e.actor})` : ""}
               </li>
             ))}
           </ol>

@@ -183,6 +183,7 @@ export interface LegEvent {
   kind: string;
   reason?: string;
   actor?: string;
+  actorName?: string;
 }
 
 export interface Player {
@@ -205,11 +206,12 @@ export interface TrackPeaks {
   from: string;
   peaks: string;
   bad?: number;
+  track: string;
 }
 
 export interface Peaks {
   perSecond: number;
-  tracks: Record<never, never>;
+  tracks: TrackPeaks[];
 }
 
 /** Every path of the API, with what a GET of it takes and answers. */

@@ -9,22 +9,22 @@ interface Stretch {
   wall: number; // milliseconds since 1970
 }
 
-export interface Rendition {
-  index: number;
-  lane: string;
-  name: string;
-}
-
 /** What a page shows of a playback. */
 export interface PlaybackState {
   ready: boolean;
   playing: boolean;
   wall: number; // where it stands
   speed: number;
-  rendition: number;
-  renditions: Rendition[];
+  lane: string; // what is listened to
   live: boolean; // more is coming
   fault: string;
+  errors: number; // what hls.js complained about, mended or not
+}
+
+const mediaEvents = ["play", "pause", "ended", "ratechange", "timeupdate", "seeking", "seeked", "canplay", "waiting", "loadedmetadata"] as const;
+
+function stretchesOf(details: { fragments: { start: number; duration: number; programDateTime: number | null }[] }): Stretch[] {
+  return details.fragments.map((f) => ({ start: f.start, duration: f.duration, wall: f.programDateTime ?? 0 }));
 }
 
 /** The address of something that belongs to a leg. */
@@ -36,13 +36,18 @@ export function legAddress(conversation: string, leg: string, rest: string): str
  * Playback of one leg through hls.js: the audio element, and at most one picture that
  * follows it. All requests carry the bearer token; there is no cookie and no ticket in
  * an address.
+ *
+ * Each rendition is played from its own playlist. All of them cover the whole leg in
+ * equal segments, so a change of rendition goes on at the same moment.
  */
 export class Playback {
-  private readonly hls: Hls;
+  private hls: Hls | null = null;
   private readonly token: Bearer;
   private stretches: Stretch[] = [];
   private picture: Picture | null = null;
-  state: PlaybackState = { ready: false, playing: false, wall: 0, speed: 1, rendition: 0, renditions: [], live: false, fault: "" };
+  private wanted = false; // playing is what was asked for, whatever the element does meanwhile
+  private pending: number | null = null; // where to go once there is something to go to
+  state: PlaybackState = { ready: false, playing: false, wall: 0, speed: 1, lane: "", live: false, fault: "", errors: 0 };
 
   constructor(
     private readonly audio: HTMLAudioElement,
@@ -51,32 +56,47 @@ export class Playback {
     private readonly changed: (s: PlaybackState) => void,
   ) {
     this.token = new Bearer(signIn);
-    this.hls = new Hls(this.token.config());
-    this.hls.on(Hls.Events.AUDIO_TRACKS_UPDATED, (_, d) => {
-      const renditions = d.audioTracks.map((t, index) => ({ index, lane: /([^/]+)\.m3u8$/.exec(new URL(t.url, location.href).pathname)?.[1] ?? "", name: t.name }));
-      this.set({ renditions });
-    });
-    this.hls.on(Hls.Events.AUDIO_TRACK_SWITCHED, (_, d) => this.set({ rendition: d.id }));
-    const loaded = (_: unknown, d: { details: { live: boolean; fragments: { start: number; duration: number; programDateTime: number | null }[] } }) => {
-      this.stretches = d.details.fragments.map((f) => ({ start: f.start, duration: f.duration, wall: f.programDateTime ?? 0 }));
-      this.set({ live: d.details.live, wall: this.wallAt(this.audio.currentTime) });
-    };
-    this.hls.on(Hls.Events.LEVEL_UPDATED, loaded);
-    this.hls.on(Hls.Events.ERROR, (_, d) => {
-      if (!d.fatal) return;
-      if (d.type === Hls.ErrorTypes.MEDIA_ERROR) this.hls.recoverMediaError();
-      else this.set({ fault: d.response?.code === 404 || d.response?.code === 401 ? "This recording is not yours to play any longer." : "The recording could not be loaded." });
-    });
-    for (const name of ["play", "pause", "ended", "ratechange", "timeupdate", "seeking", "canplay"] as const) audio.addEventListener(name, this.onMedia);
-    this.hls.loadSource(this.address("master.m3u8"));
-    this.hls.attachMedia(audio);
+    for (const name of mediaEvents) audio.addEventListener(name, this.onMedia);
+    this.listen("mixed");
   }
 
-  private readonly onMedia = () => {
+  /** Plays a lane from here on. */
+  listen(lane: string) {
+    if (lane === this.state.lane) return;
+    const { currentTime, playbackRate } = this.audio;
+    this.pending ??= this.state.lane ? currentTime : null;
+    this.hls?.destroy();
+    const hls = new Hls({ ...this.token.config(), startPosition: this.pending ?? -1 });
+    this.hls = hls;
+    hls.on(Hls.Events.LEVEL_UPDATED, (_, d) => {
+      this.stretches = stretchesOf(d.details);
+      this.set({ live: d.details.live, wall: this.wallAt(this.audio.currentTime) });
+    });
+    hls.on(Hls.Events.ERROR, (_, d) => {
+      this.set({ errors: this.state.errors + 1 });
+      if (!d.fatal) return;
+      if (d.type === Hls.ErrorTypes.MEDIA_ERROR) hls.recoverMediaError();
+      else this.set({ fault: d.response?.code === 404 || d.response?.code === 401 ? "This recording is not yours to play any longer." : "The recording could not be loaded." });
+    });
+    hls.loadSource(this.address(`audio/${lane}.m3u8`));
+    hls.attachMedia(this.audio);
+    this.audio.defaultPlaybackRate = playbackRate;
+    this.audio.playbackRate = playbackRate;
+    if (this.wanted) this.start();
+    this.set({ lane });
+  }
+
+  private readonly onMedia = (e: Event) => {
+    if (e.type === "loadedmetadata" && this.pending !== null) {
+      this.audio.currentTime = this.pending;
+      this.pending = null;
+    }
+    if (e.type === "canplay" && this.wanted && this.audio.paused) this.start();
+    if (e.type === "ended") this.wanted = false;
     this.set({
       ready: this.audio.readyState >= HTMLMediaElement.HAVE_CURRENT_DATA,
-      playing: !this.audio.paused && !this.audio.ended,
-      wall: this.wallAt(this.audio.currentTime),
+      playing: this.wanted,
+      wall: this.wallAt(this.pending ?? this.audio.currentTime),
       speed: this.audio.playbackRate,
     });
     this.picture?.follow(this.audio, this.state.wall);
@@ -95,7 +115,11 @@ export class Playback {
   /** Goes to a moment on the clock on the wall. */
   seek(wall: number) {
     const s = this.stretches.findLast((x) => x.wall <= wall) ?? this.stretches[0];
-    if (s) this.audio.currentTime = s.start + Math.min(Math.max(0, (wall - s.wall) / 1000), Math.max(0, s.duration - 0.01));
+    if (!s) return;
+    const time = s.start + Math.min(Math.max(0, (wall - s.wall) / 1000), Math.max(0, s.duration - 0.01));
+    if (this.audio.readyState < HTMLMediaElement.HAVE_METADATA) this.pending = time;
+    else this.audio.currentTime = time;
+    this.set({ wall: this.wallAt(time) });
   }
 
   skip(seconds: number) {
@@ -103,8 +127,16 @@ export class Playback {
   }
 
   toggle() {
-    if (this.audio.paused) void this.audio.play().catch(() => this.set({ fault: "The browser did not start playing." }));
+    this.wanted = !this.wanted || this.audio.ended;
+    if (this.wanted) this.start();
     else this.audio.pause();
+  }
+
+  private start() {
+    this.audio.play().catch((e: unknown) => {
+      // A change of rendition calls a start off; the next one is on its way.
+      if (!(e instanceof DOMException && e.name === "AbortError")) this.set({ fault: "The browser did not start playing." });
+    });
   }
 
   speed(rate: number) {
@@ -112,13 +144,9 @@ export class Playback {
     this.audio.preservesPitch = true;
   }
 
-  listen(rendition: number) {
-    this.hls.audioTrack = rendition;
-  }
-
   /** Goes to what is happening now. */
   goLive() {
-    const edge = this.hls.liveSyncPosition;
+    const edge = this.hls?.liveSyncPosition;
     if (edge !== null && edge !== undefined) this.audio.currentTime = edge;
   }
 
@@ -130,10 +158,10 @@ export class Playback {
   }
 
   stop() {
-    for (const name of ["play", "pause", "ended", "ratechange", "timeupdate", "seeking", "canplay"] as const) this.audio.removeEventListener(name, this.onMedia);
+    for (const name of mediaEvents) this.audio.removeEventListener(name, this.onMedia);
     this.picture?.stop();
     this.token.stop();
-    this.hls.destroy();
+    this.hls?.destroy();
   }
 }
 
@@ -178,7 +206,7 @@ class Picture {
     video.muted = true;
     this.hls = new Hls(token.config());
     this.hls.on(Hls.Events.LEVEL_UPDATED, (_, d) => {
-      this.stretches = d.details.fragments.map((f) => ({ start: f.start, duration: f.duration, wall: f.programDateTime ?? 0 }));
+      this.stretches = stretchesOf(d.details);
     });
     this.hls.on(Hls.Events.ERROR, (_, d) => {
       if (d.fatal && d.type === Hls.ErrorTypes.MEDIA_ERROR) this.hls.recoverMediaError();
