@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"steno/functions/exportplan"
+	"steno/functions/finalize"
 	"steno/functions/groupsync"
 	"steno/functions/internal/funchost"
 	"steno/shared/config"
@@ -19,6 +20,7 @@ const (
 	routePrefix     = "steno"          // host.json extensions.http.routePrefix
 	functionTimeout = 10 * time.Minute // host.json functionTimeout
 	queueChatExport = "chat-export"
+	queueCallLegs   = "call-legs"
 	queueParked     = "parked"
 )
 
@@ -35,13 +37,14 @@ type settings struct {
 
 	plan       exportplan.Config
 	claimLease time.Duration
+	legs       finalize.Config
 	retryWait  time.Duration
 
-	blobURL, tableURL, container string
-	vaultURL, vaultKey           string
-	serviceBus                   config.Secret // a connection string, or empty
-	serviceBusNamespace          string
-	privateAuthority             bool
+	blobURL, tableURL, container, tails string
+	vaultURL, vaultKey                  string
+	serviceBus                          config.Secret // a connection string, or empty
+	serviceBusNamespace                 string
+	privateAuthority                    bool
 
 	portalAudience, portalClient, portalScope string
 	issuer, jwksURL, loginAuthority           string
@@ -83,6 +86,12 @@ func readSettings(environ []string) (settings, *config.Reader, error) {
 	s.blobURL = r.URL("STENO_BLOB_URL")
 	s.tableURL = r.URL("STENO_TABLE_URL")
 	s.container = r.Optional("STENO_EVIDENCE_CONTAINER", "evidence")
+	s.tails = r.Optional("STENO_TAILS_CONTAINER", "tails")
+	s.legs = finalize.Config{
+		Tenant:     s.tenant,
+		CheckEvery: r.Duration("STENO_LEG_CHECK", finalize.DefaultCheckEvery, time.Second, 24*time.Hour),
+		Silence:    r.Duration("STENO_LEG_SILENCE", finalize.DefaultSilence, 10*time.Second, 7*24*time.Hour),
+	}
 	s.vaultURL = r.URL("STENO_VAULT_URL")
 	s.vaultKey = r.Optional("STENO_VAULT_KEY", "steno-wrap")
 	connection, hasConnection := r.Lookup("ServiceBusConnection")

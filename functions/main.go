@@ -23,6 +23,7 @@ import (
 
 	"steno/functions/chatexport"
 	"steno/functions/exportplan"
+	"steno/functions/finalize"
 	"steno/functions/groupsync"
 	"steno/functions/internal/funchost"
 	"steno/functions/portal"
@@ -106,13 +107,15 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 	catalog := azure.NewCatalog(s.tenant, tables)
 	trail := custody.Log{Trail: azure.NewTrail(s.tenant, tables)}
 	windows := azure.NewQueue(queues, queueChatExport)
+	callLegs := azure.NewQueue(queues, queueCallLegs)
 	parked := azure.NewQueue(queues, queueParked)
 
 	sync := groupsync.New(groupsync.Config{Tenant: s.tenant, Groups: s.roleGroups, MaxDrop: s.maxDrop}, people, roster, trail, log)
 	plan := exportplan.New(s.plan, roster, catalog, windows, log)
 	export := chatexport.New(chatexport.Config{Tenant: s.tenant, History: s.plan.History, ClaimLease: s.claimLease, RetryWait: s.retryWait},
 		graph, roster, catalog, store, windows, log)
-	web, err := portal.New(portalConfig(s), portal.Stores{Catalog: catalog, Roster: roster, Evidence: store, Trail: trail}, log)
+	seal := finalize.New(s.legs, store, catalog, graph, trail, callLegs, log)
+	web, err := portal.New(portalConfig(s), portal.Stores{Catalog: catalog, Calls: catalog, Roster: roster, Evidence: store, Trail: trail}, log)
 	if err != nil {
 		return err
 	}
@@ -123,17 +126,21 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	register(mux, functions{sync: sync, plan: plan, export: export, web: web})
+	register(mux, functions{sync: sync, plan: plan, export: export, seal: seal, web: web})
 	l, err := funchost.Listen(ctx, s.port)
 	if err != nil {
 		return err
 	}
 	log.Info("handler ready", slog.Any("functions", mux.Names()))
-	return errors.Join(mux.Serve(ctx, l), windows.Close(context.WithoutCancel(ctx)), parked.Close(context.WithoutCancel(ctx)))
+	return errors.Join(mux.Serve(ctx, l), windows.Close(context.WithoutCancel(ctx)), callLegs.Close(context.WithoutCancel(ctx)), parked.Close(context.WithoutCancel(ctx)))
 }
 
 func evidenceStore(s settings, cred azcore.TokenCredential, tables *aztables.ServiceClient, opts azcore.ClientOptions) (*evidence.Store, error) {
 	blobs, err := container.NewClient(s.blobURL+"/"+s.container, cred, &container.ClientOptions{ClientOptions: opts})
+	if err != nil {
+		return nil, fmt.Errorf("blobs: %w", err)
+	}
+	tails, err := container.NewClient(s.blobURL+"/"+s.tails, cred, &container.ClientOptions{ClientOptions: opts})
 	if err != nil {
 		return nil, fmt.Errorf("blobs: %w", err)
 	}
@@ -146,7 +153,7 @@ func evidenceStore(s settings, cred azcore.TokenCredential, tables *aztables.Ser
 		return nil, fmt.Errorf("key vault: %w", err)
 	}
 	return evidence.New(evidence.Config{
-		Blobs: azure.NewBlobs(blobs), Keys: azure.NewKeys(tables),
+		Blobs: azure.NewBlobs(blobs), Tails: azure.NewTails(tails), Keys: azure.NewKeys(tables),
 		Vault: azure.NewVault(keys, s.vaultKey), VaultHosts: []string{vault.Host},
 	})
 }

@@ -9,6 +9,7 @@ import (
 
 	"steno/functions/chatexport"
 	"steno/functions/exportplan"
+	"steno/functions/finalize"
 	"steno/functions/groupsync"
 	"steno/functions/internal/funchost"
 	"steno/functions/portal"
@@ -20,6 +21,7 @@ type functions struct {
 	sync   *groupsync.Sync
 	plan   *exportplan.Plan
 	export *chatexport.Exporter
+	seal   *finalize.Finalizer
 	web    http.Handler
 }
 
@@ -28,6 +30,7 @@ func register(mux *funchost.Mux, f functions) {
 	mux.Timer("groupsync", func(ctx context.Context, _ funchost.TimerInfo) error { return f.sync.Run(ctx) })
 	mux.Timer("exportplan", func(ctx context.Context, _ funchost.TimerInfo) error { return f.plan.Run(ctx) })
 	mux.Queue("chatexport", "window", func(ctx context.Context, m funchost.Message) error { return f.export.Handle(ctx, m.Body) })
+	mux.Queue("finalize", "leg", func(ctx context.Context, m funchost.Message) error { return f.seal.Handle(ctx, m.Body) })
 	mux.HTTP("portal", funchost.Route{Pattern: "{*path}", MaxBody: 64 << 10, Timeout: 30 * time.Second}, f.web)
 }
 

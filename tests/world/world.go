@@ -49,6 +49,7 @@ const (
 	appSecret = "loopback-only"
 
 	Container = "evidence"
+	Tails     = "tails"
 	VaultKey  = "steno-wrap"
 	MasterKey = "loopback-master-key"
 )
@@ -132,6 +133,7 @@ func Start(ctx context.Context, c Config) (w *World, err error) {
 	say("service bus")
 	w.Bus, err = servicebus.Start(servicebus.Config{Queues: []servicebus.Queue{
 		{Name: "chat-export", MaxDeliveryCount: 10, LockDuration: time.Minute},
+		{Name: "call-legs", MaxDeliveryCount: 10, LockDuration: time.Minute},
 		{Name: "parked", MaxDeliveryCount: 10, LockDuration: time.Minute},
 	}})
 	if err != nil {
@@ -280,6 +282,13 @@ func (w *World) startStorage(ctx context.Context, c Config) error {
 	if _, err := blobs.Create(ctx, nil); err != nil {
 		return fmt.Errorf("create container: %w", err)
 	}
+	tails, err := container.NewClientFromConnectionString(w.Storage.ConnectionString(), Tails, &container.ClientOptions{ClientOptions: opts})
+	if err != nil {
+		return err
+	}
+	if _, err := tails.Create(ctx, nil); err != nil {
+		return fmt.Errorf("create container: %w", err)
+	}
 	return w.Storage.SetContainerDefault(Container, worm.Unlocked, 1)
 }
 
@@ -331,6 +340,7 @@ func (w *World) startHost(ctx context.Context, c Config) error {
 		"STENO_BLOB_URL":            w.Storage.BlobURL,
 		"STENO_TABLE_URL":           w.Storage.TableURL,
 		"STENO_EVIDENCE_CONTAINER":  Container,
+		"STENO_TAILS_CONTAINER":     Tails,
 		"STENO_VAULT_URL":           w.VaultURL,
 		"STENO_VAULT_KEY":           VaultKey,
 		"STENO_PORTAL_AUDIENCE":     Audience,
