@@ -196,7 +196,8 @@ type member struct {
 	lobby    bool
 	muted    bool
 	held     bool
-	sharing  bool
+	camera   *gateway.Camera
+	screen   *gateway.Camera
 	sequence int64
 	cursor   int // in the speech
 }
@@ -398,9 +399,22 @@ func (c *Call) Admit(id ParticipantID) error {
 	return c.alter("admit", id, func(m *member) { m.lobby = false })
 }
 
-// Share starts or stops a participant's screen sharing.
+// Share starts or stops a participant's screen sharing: two pictures a second.
 func (c *Call) Share(id ParticipantID, on bool) error {
-	return c.alter("share", id, func(m *member) { m.sharing = on })
+	return c.alter("share", id, func(m *member) {
+		if m.screen = nil; on {
+			m.screen = gateway.NewCamera(160, 96, byte(m.msi))
+		}
+	})
+}
+
+// Show turns a participant's camera on or off: five pictures a second.
+func (c *Call) Show(id ParticipantID, on bool) error {
+	return c.alter("show", id, func(m *member) {
+		if m.camera = nil; on {
+			m.camera = gateway.NewCamera(96, 64, byte(m.msi))
+		}
+	})
 }
 
 // Transfer moves the call of from's other side to somebody else: the legs here end, and a call with a new chain id begins,

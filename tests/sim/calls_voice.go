@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"steno/tests/sim/gateway"
@@ -87,12 +88,22 @@ type SourcePeriod struct {
 	From, To    time.Time // To is zero while it lasts
 }
 
+// Picture is one access unit that a participant's camera or shared screen sent.
+type Picture struct {
+	Participant ParticipantID
+	MSI         uint32
+	Screen      bool
+	At          time.Time
+	AnnexB      []byte
+}
+
 // Truth is what Teams sent of a call. Speech is made only while at least one leg has media, and every leg of the call
 // is sent the same.
 type Truth struct {
 	Chain      string
 	Utterances []Utterance
 	Sources    []SourcePeriod
+	Pictures   []Picture
 	// Missing are the ticks that were not delivered; Unstamped those that had no timestamp.
 	Missing, Unstamped []time.Time
 }
@@ -102,7 +113,7 @@ func (c *Call) Truth() Truth {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	out := Truth{
-		Chain: c.chain, Sources: slices.Clone(c.speech.sources),
+		Chain: c.chain, Sources: slices.Clone(c.speech.sources), Pictures: slices.Clone(c.speech.pictures),
 		Missing: slices.Clone(c.speech.missing), Unstamped: slices.Clone(c.speech.unstamped),
 	}
 	for _, u := range c.speech.said {
@@ -126,6 +137,8 @@ type speech struct {
 	sources   []SourcePeriod
 	missing   []time.Time
 	unstamped []time.Time
+	pictures  []Picture
+	key       atomic.Bool // a recorder wants a key frame
 }
 
 // turn is somebody's turn to speak.
@@ -173,12 +186,48 @@ func (m mediaOf) Tick(at time.Time) gateway.Tick {
 	return s.ticks[k%remembered]
 }
 
+// RequestKeyFrame makes the next picture of everybody a key frame.
+func (m mediaOf) RequestKeyFrame(string) { m.call.speech.key.Store(true) }
+
+// The pauses between pictures, in ticks, and between key frames, in pictures.
+const (
+	cameraTicks = 10
+	screenTicks = 25
+	keyPictures = 20
+)
+
+// film lets cameras and screens send what is due at tick k. mu is held.
+func (c *Call) film(k int64, t *gateway.Tick) {
+	s := &c.speech
+	at := time.Unix(0, k*int64(gateway.TickLength)).UTC()
+	take := func(m *member, camera *gateway.Camera, every int64, socket string, msi uint32) {
+		if camera == nil || k%every != 0 || !m.here() || m.lobby || m.held {
+			return
+		}
+		w, h := camera.Size()
+		f := gateway.VideoFrame{
+			Socket: socket, MSI: msi, Timestamp: gateway.Timestamp(at), Width: w, Height: h, SourceW: w, SourceH: h,
+			AnnexB: camera.Frame(s.key.Load() || k/every%keyPictures == 0),
+		}
+		t.Video = append(t.Video, f)
+		s.pictures = append(s.pictures, Picture{m.id, msi, socket != "", at, f.AnnexB})
+	}
+	for _, m := range c.members {
+		take(m, m.camera, cameraTicks, "", m.msi+1)
+		take(m, m.screen, screenTicks, "vbss", m.msi+2)
+	}
+	if k%screenTicks == 0 {
+		s.key.Store(false) // whoever films has heard of it
+	}
+}
+
 // makeTick lets the participants speak for 20 ms. mu is held.
 func (c *Call) makeTick(k int64) gateway.Tick {
 	s := &c.speech
 	at := time.Unix(0, k*int64(gateway.TickLength)).UTC()
 	s.count++
 	t := gateway.Tick{Timestamp: gateway.Timestamp(at)}
+	c.film(k, &t)
 	if s.count <= c.plan.ZeroStamps {
 		t.Timestamp = 0
 		s.unstamped = append(s.unstamped, at)
@@ -186,7 +235,7 @@ func (c *Call) makeTick(k int64) gateway.Tick {
 	if n := c.plan.MissingTicks; n > 0 && s.count%n == 0 {
 		clear(s.current)
 		s.missing = append(s.missing, at)
-		return gateway.Tick{Missing: true}
+		return gateway.Tick{Missing: true, Video: t.Video}
 	}
 	if c.plan.Audio == Unmixed {
 		t.Unmixed = []gateway.Entry{}

@@ -160,11 +160,14 @@ func (l *leg) roster() []any {
 }
 
 func (m *member) participant() map[string]any {
-	audio, screen := "sendReceive", "receiveOnly"
+	audio, camera, screen := "sendReceive", "receiveOnly", "receiveOnly"
 	if m.held {
 		audio = "inactive"
 	}
-	if m.sharing {
+	if m.camera != nil {
+		camera = "sendReceive"
+	}
+	if m.screen != nil {
 		screen = "sendReceive"
 	}
 	country := "GB"
@@ -179,7 +182,7 @@ func (m *member) participant() map[string]any {
 			"countryCode": country, "languageId": "en-GB", "region": "emea",
 		},
 		"mediaStreams": []any{
-			mediaStream("audio", m.msi, audio), mediaStream("video", m.msi+1, "receiveOnly"), mediaStream("videoBasedScreenSharing", m.msi+2, screen),
+			mediaStream("audio", m.msi, audio), mediaStream("video", m.msi+1, camera), mediaStream("videoBasedScreenSharing", m.msi+2, screen),
 		},
 	}
 }

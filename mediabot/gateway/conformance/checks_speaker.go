@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/http"
@@ -10,7 +11,7 @@ import (
 )
 
 // crowd are the sources of the churn: their tones lie 300 Hz apart.
-var crowd = []uint32{24_000, 3, 30, 57, 4_294_967_292 - 4_294_967_292%24 - 24 + 12, 15, 18, 21}
+var crowd = []uint32{24_000, 3, 30, 57, 4_294_967_292, 15, 18, 21}
 
 func checkChurn(t *trial) {
 	c := t.record(nil)
@@ -119,12 +120,13 @@ func (a *attribution) frames(ps []packet) {
 			}
 			a.ears[p.track], a.epochs[p.track] = e, p.epoch
 		}
-		_, loudest, err := a.ears[p.track].hear(p.payload)
+		power, err := a.ears[p.track].hear(p.payload)
 		if err != nil {
 			t.fatalf("%s: %v", p.track, err)
 		}
-		if loudest != toneOf(p.source) {
-			t.fatalf("a frame on %s names source %d, whose tone is number %d, and sounds as number %d", p.track, p.source, toneOf(p.source), loudest)
+		loudest := slices.MaxFunc(crowd, func(x, y uint32) int { return cmp.Compare(power[toneOf(x)], power[toneOf(y)]) })
+		if loudest != p.source {
+			t.fatalf("a frame on %s names source %d and sounds as source %d", p.track, p.source, loudest)
 		}
 		a.heard[p.source]++
 		if n := len(a.pending); n == 0 || a.pending[n-1].track != p.track || a.pending[n-1].epoch != p.epoch {
@@ -205,7 +207,7 @@ func checkReset(t *trial) {
 	if err != nil {
 		t.fatalf("%v", err)
 	}
-	power, _, err := e.hear(first.payload)
+	power, err := e.hear(first.payload)
 	if err != nil {
 		t.fatalf("%v", err)
 	}

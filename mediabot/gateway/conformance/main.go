@@ -1,6 +1,6 @@
 // Command conformance checks a media gateway against its contract, ../PROTOCOL.md:
 //
-//	go run ./mediabot/gateway/conformance -url http://127.0.0.1:8771 -token-file FILE [-run N,M] [-short] [-patience 10s] [-v]
+//	go run ./mediabot/gateway/conformance -url http://127.0.0.1:8771 -token-file FILE [-run N,M] [-short] [-patience 10s] [-seed N] [-v]
 //
 // It plays the recorder with pion. Checks that need a scripted platform use the test mode of the contract's appendix;
 // where a gateway offers none they are reported as not checked. The exit status is 0 if every check passed, 1 if one
@@ -14,6 +14,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/signal"
 	"slices"
@@ -46,6 +47,7 @@ func run(ctx context.Context, args []string, out, complaints io.Writer) int {
 	only := flags.String("run", "", "numbers of the checks to run, with commas; empty: all")
 	short := flags.Bool("short", false, "fewer repetitions")
 	patience := flags.Duration("patience", 10*time.Second, "how long to wait for what must come")
+	seed := flags.Uint64("seed", rand.Uint64(), "of what is drawn")
 	verbose := flags.Bool("v", false, "say what each check finds")
 	if err := flags.Parse(args); err != nil {
 		return exitUnable
@@ -60,7 +62,7 @@ func run(ctx context.Context, args []string, out, complaints io.Writer) int {
 		fmt.Fprintln(complaints, "read token file:", err)
 		return exitUnable
 	}
-	s := &suite{client: newClient(*url, strings.TrimSpace(string(token))), short: *short, patience: *patience}
+	s := &suite{client: newClient(*url, strings.TrimSpace(string(token))), short: *short, patience: *patience, seed: *seed}
 	if *verbose {
 		s.log = complaints
 	}

@@ -118,7 +118,7 @@ func (t *trial) create(body map[string]any) *call {
 
 func (t *trial) newID() string {
 	t.made++
-	return fmt.Sprintf("conformance-%x-%d", t.seed, t.made)
+	return fmt.Sprintf("%s-%d", t.prefix, t.made)
 }
 
 // discard deletes the call. It may have gone by itself.

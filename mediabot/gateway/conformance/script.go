@@ -92,22 +92,20 @@ func newEar() (*ear, error) {
 	return &ear{d, make([]float32, 6*pcmFrame)}, nil
 }
 
-// hear returns how much there is of each tone in a frame, and which is loudest.
-func (e *ear) hear(payload []byte) (power [toneKinds]float64, loudest int, err error) {
+// hear returns how much there is of each tone in a frame. One of a decoder that has heard something else before is not
+// clean: compare tones that lie apart.
+func (e *ear) hear(payload []byte) (power [toneKinds]float64, err error) {
 	n, err := e.decoder.Decode(payload, e.pcm)
 	if err != nil {
-		return power, 0, fmt.Errorf("decode: %w", err)
+		return power, fmt.Errorf("decode: %w", err)
 	}
 	if n != pcmFrame {
-		return power, 0, fmt.Errorf("a packet of %d samples at 16 kHz, not %d", n, pcmFrame)
+		return power, fmt.Errorf("a packet of %d samples at 16 kHz, not %d", n, pcmFrame)
 	}
 	for k := range power {
 		power[k] = goertzel(e.pcm[:n], float64(toneLowest+toneStep*k))
-		if power[k] > power[loudest] {
-			loudest = k
-		}
 	}
-	return power, loudest, nil
+	return power, nil
 }
 
 // goertzel is the power of one frequency, with a Hann window so that neighbors do not leak.

@@ -41,6 +41,7 @@ type suite struct {
 	client   *client
 	short    bool
 	patience time.Duration // how long a check waits for what must come
+	seed     uint64
 	log      io.Writer
 	features []string
 }
@@ -80,8 +81,9 @@ func (s *suite) try(ctx context.Context, c check) result {
 		return out
 	}
 	start := time.Now()
-	t := &trial{suite: s, ctx: ctx, seed: rand.Uint64()}
-	t.rand = rand.New(rand.NewPCG(t.seed, 0))
+	t := &trial{suite: s, ctx: ctx}
+	t.rand = rand.New(rand.NewPCG(s.seed, uint64(c.number)))
+	t.prefix = fmt.Sprintf("conformance-%x-%d", rand.Uint64(), c.number) // a call id is used once
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -92,7 +94,7 @@ func (s *suite) try(ctx context.Context, c check) result {
 	out.took = time.Since(start)
 	out.verdict = passed
 	if len(t.complaints) > 0 {
-		out.verdict, out.complaints = failed, append(t.complaints, fmt.Sprintf("seed %d", t.seed))
+		out.verdict, out.complaints = failed, append(t.complaints, fmt.Sprintf("seed %d", s.seed))
 	}
 	if s.log != nil {
 		fmt.Fprintf(s.log, "%d %s: %s (%v)\n", c.number, c.claim, out.verdict, out.took.Round(time.Millisecond))
@@ -103,10 +105,10 @@ func (s *suite) try(ctx context.Context, c check) result {
 // trial is one run of a check. fatalf ends it from the goroutine of the check.
 type trial struct {
 	*suite
-	ctx  context.Context
-	seed uint64
-	rand *rand.Rand
-	made int
+	ctx    context.Context
+	rand   *rand.Rand
+	prefix string // of call ids
+	made   int
 
 	mu         sync.Mutex
 	complaints []string

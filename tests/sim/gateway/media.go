@@ -55,7 +55,7 @@ type socket struct {
 	asked         time.Time // for a key frame
 }
 
-// keyFramer is a Source that wants to know about requests for key frames.
+// keyFramer is a Source that wants to know about requests for key frames. It must not call the gateway back.
 type keyFramer interface{ RequestKeyFrame(socket string) }
 
 // feed hands over the ticks that are due on the grid of real time. A full queue makes it wait for the next round: the
@@ -94,7 +94,12 @@ func (c *call) take(t Tick) {
 		c.takeAudio(&t)
 	}
 	for i := range t.Video {
-		c.takeVideo(&t.Video[i])
+		f := &t.Video[i]
+		for _, name := range c.trackNames()[speakerSlots+1:] {
+			if name == f.Socket || f.Socket == "" && name != "vbss" {
+				c.takeVideo(c.sockets[name], f)
+			}
+		}
 	}
 }
 
@@ -315,10 +320,12 @@ func (c *call) askKeyFrame(s *socket) {
 }
 
 // takeVideo forwards an access unit of a subscribed socket, from one on at which a decoder can start.
-func (c *call) takeVideo(f *VideoFrame) {
-	s := c.sockets[f.Socket]
-	if s == nil || !s.subscribed || s.wanted != 0 && s.wanted != f.MSI || !c.open {
+func (c *call) takeVideo(s *socket, f *VideoFrame) {
+	if !s.subscribed || s.wanted != 0 && s.wanted != f.MSI || !c.open {
 		return
+	}
+	if f.Socket == "" && s.wanted == 0 && s.bind.bound && s.bind.source != f.MSI {
+		return // the platform's choice is the first camera it saw
 	}
 	nals := splitAnnexB(f.AnnexB)
 	if c.g.has(DefectEatsHeader) {

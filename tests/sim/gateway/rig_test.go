@@ -36,11 +36,11 @@ type offer struct {
 }
 
 type rig struct {
-	t *testing.T
+	t testing.TB
 	*gateway.Gateway
 }
 
-func start(t *testing.T, cfg gateway.Config) *rig {
+func start(t testing.TB, cfg gateway.Config) *rig {
 	t.Helper()
 	cfg.TestMode = true
 	g, err := gateway.Start(cfg)
@@ -87,7 +87,7 @@ func (r *rig) do(method, path string, body, into any) int {
 
 // recorder is the other end of a call.
 type recorder struct {
-	t       *testing.T
+	t       testing.TB
 	pc      *webrtc.PeerConnection
 	session string
 	blob    string
@@ -193,14 +193,6 @@ func (rec *recorder) hear(message []byte) {
 	}
 }
 
-func (rec *recorder) ping() {
-	rec.mu.Lock()
-	defer rec.mu.Unlock()
-	if err := rec.ctl.SendText(`{"t":"ping","seq":1}`); err != nil {
-		rec.t.Error(err)
-	}
-}
-
 // of returns the lines of one kind.
 func (rec *recorder) of(kind string) []map[string]any {
 	rec.mu.Lock()
@@ -227,11 +219,20 @@ func (rec *recorder) await(kind string) map[string]any {
 	return found[0]
 }
 
-func until(t *testing.T, what string, done func() bool) {
+func until(t testing.TB, what string, done func() bool) {
 	t.Helper()
 	for end := time.Now().Add(patience); !done(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("%s did not come", what)
 		}
+	}
+}
+
+// ping renews the lease, as a recorder does every two seconds.
+func (rec *recorder) ping() {
+	rec.mu.Lock()
+	defer rec.mu.Unlock()
+	if err := rec.ctl.SendText(`{"t":"ping","seq":1}`); err != nil {
+		rec.t.Error(err)
 	}
 }

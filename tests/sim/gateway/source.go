@@ -66,7 +66,8 @@ type Entry struct {
 
 // VideoFrame is one decodable access unit in Annex B form (ITU-T H.264, Annex B).
 type VideoFrame struct {
-	Socket           string // v0, v1, … or vbss
+	// Socket is v0, v1, … or vbss. Empty: every camera socket that is subscribed to the source.
+	Socket           string
 	MSI              uint32
 	Timestamp        int64 // units of 100 ns since 1900
 	Width, Height    int
