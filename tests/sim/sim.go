@@ -1,10 +1,14 @@
 // Package sim is a Teams tenant behind Microsoft Graph's wire format: people, nested groups, chats, teams, their
 // history and their ongoing life, seeded and deterministic, and the truth about all of it to check an archive against.
 //
-// It serves what an exporter of chats needs of Graph v1.0 and answers everything else with 404. Where Microsoft's
-// documentation is silent the stricter behavior was chosen; each such choice is named at the place where it is made.
-// Not simulated: change notifications, calls, per-chat rate limits, JSON batching, $expand other than a chat's
-// members, the staleness of advanced directory queries, and the bytes of files.
+// It serves what an exporter of chats and a recorder of calls need of Graph v1.0 and answers everything else with 404.
+// Where Microsoft's documentation is silent the stricter behavior was chosen; each such choice is named at the place
+// where it is made. Not simulated: change notifications, per-chat rate limits, JSON batching, $expand other than a
+// chat's members, the staleness of advanced directory queries, and the bytes of files; of calls, everything that no
+// recorder under a policy meets: outgoing and service-hosted calls, redirecting, muting, grouped and delta rosters.
+//
+// Calls are placed with Tenant.Calls. A recorder is invited at its webhook, answers here with the blob of a gateway
+// (tests/sim/gateway), and hears the call's speech from that gateway; Call.Truth is what it should have recorded.
 //
 // A Tenant is safe for concurrent use. A version of a message never changes its bytes once it has been served.
 package sim
@@ -80,6 +84,7 @@ type Tenant struct {
 	drawing  bool                    // the history is being drawn: lists are not sorted yet
 	recent   []*message              // a ring of messages that live traffic may change
 	live     *rand.Rand
+	calls    *Calls
 }
 
 // The streams of random numbers are separate, so that a change in one part leaves the others as they were.
@@ -89,6 +94,7 @@ const (
 	streamHistory
 	streamLive
 	streamFaults
+	streamCalls
 )
 
 func stream(seed uint64, n uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, n)) }
@@ -120,6 +126,7 @@ func New(cfg Config) *Tenant {
 		live:     stream(cfg.Seed, streamLive),
 		faults:   newFaults(stream(cfg.Seed, streamFaults)),
 	}
+	t.calls = newCalls(t)
 	t.start = t.now()
 	t.dir = drawDirectory(people, cfg)
 	t.drawThreads(stream(cfg.Seed, streamThreads))
