@@ -277,7 +277,7 @@ func (l *leg) packTails(ctx context.Context) error {
 		var size int
 		found := false
 		for ; len(there) > 0 && size < packSize && next < maxBundles; next++ {
-			for part := 0; part <= maxParts; part++ {
+			for part := 0; part <= conversation.MaxParts; part++ {
 				object := conversation.BundleObject(l.n.Leg, next, part)
 				if !there[object] {
 					continue
@@ -309,7 +309,6 @@ const (
 	packSize = 16 << 20
 	// maxBundles bounds the search for the place of a tail: three days of call.
 	maxBundles = 3 * 24 * 600
-	maxParts   = 6
 )
 
 func (l *leg) pack(ctx context.Context, members []evidence.Sealed) error {

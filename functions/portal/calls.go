@@ -133,8 +133,8 @@ const maxPlaying = 10_000
 var legNames = map[string]*regexp.Regexp{
 	"kind": regexp.MustCompile(`^(audio|video|screen)$`),
 	"lane": regexp.MustCompile(`^(mixed|unknown|received-mix|[0-9a-f]{16})$`),
-	"file": regexp.MustCompile(`^((master|mixed|unknown|received-mix|[0-9a-f]{16})\.m3u8|init\.mp4|[0-9]{1,7}-[0-6]\.(mp4|m4s))$`),
-	"name": regexp.MustCompile(`^[0-9]{1,7}-[0-6]$`),
+	"file": regexp.MustCompile(`^((master|mixed|unknown|received-mix|[0-9a-f]{16})\.m3u8|init\.mp4|[0-9]{1,7}-[0-9]{1,2}\.(mp4|m4s))$`),
+	"name": regexp.MustCompile(`^[0-9]{1,7}-[0-9]{1,2}$`),
 }
 
 // leg finds a leg that the caller may open and leaves an event for it, or finds the one

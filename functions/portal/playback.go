@@ -292,7 +292,8 @@ func bundleOf(m conversation.Manifest, file string) (index int, init, ok bool) {
 	return 0, false, false
 }
 
-// stretch is the time of a bundle in samples of 48 kHz since the leg's epoch.
+// stretch is the time of a bundle in samples of 48 kHz since the leg's epoch. Whole ones
+// last as long as a segment; parts as long as they say.
 func stretch(m conversation.Manifest, i int) (start, end int64) {
 	const slot = int64(conversation.SegmentDuration / time.Second * media.AudioTimescale)
 	b := m.Bundles[i]
@@ -300,9 +301,8 @@ func stretch(m conversation.Manifest, i int) (start, end int64) {
 	if b.Part == 0 {
 		return start, start + slot
 	}
-	// Parts are seconds of their slot.
-	start += int64(b.Part-1) * media.AudioTimescale
-	return start, start + media.AudioTimescale
+	at := func(t time.Time) int64 { return int64(t.Sub(m.Epoch)) * media.AudioTimescale / int64(time.Second) }
+	return at(b.From), at(b.To)
 }
 
 // audio makes the segment of an audio lane for one bundle: what was recorded at its

@@ -104,9 +104,6 @@ func (p *Portal) legRef(leg conversation.LegID, object string) evidence.Ref {
 	return evidence.Ref{Tenant: p.config.Tenant, Unit: string(leg), Object: object}
 }
 
-// maxParts is how many parts a recorder that died may leave of a bundle.
-const maxParts = 6
-
 // follow takes the bundles of a running leg that came since it was last looked at. The
 // slices that were handed out before stay as they are: they only grow behind.
 func (p *Portal) follow(ctx context.Context, src *source, l conversation.Leg, receipt custody.Receipt) error {
@@ -137,7 +134,7 @@ func (p *Portal) follow(ctx context.Context, src *source, l conversation.Leg, re
 	}
 	for seq := next; left > 0 && seq < next+maxPlaylist; seq++ {
 		found := false
-		for part := 0; part <= maxParts; part++ {
+		for part := 0; part <= conversation.MaxParts; part++ {
 			object := conversation.BundleObject(l.Leg, seq, part)
 			if !there[object] {
 				continue

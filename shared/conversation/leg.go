@@ -242,6 +242,9 @@ func derivedObject(label string, leg LegID, rest string) string {
 	return hex.EncodeToString(h[:16])
 }
 
+// MaxParts is how many parts may stand for one bundle.
+const MaxParts = 10
+
 // MaxBundleHeader bounds the header of a bundle, in bytes.
 const MaxBundleHeader = 4 << 20
 
@@ -255,7 +258,7 @@ func (h BundleHeader) Check(body int64) error {
 	if _, err := ParseLegID(string(h.Leg)); err != nil {
 		fault("leg: %w", err)
 	}
-	if h.Seq < 0 || h.Part < 0 || h.To.Before(h.From) || h.To.Sub(h.From) > 2*SegmentDuration {
+	if h.Seq < 0 || h.Part < 0 || h.Part > MaxParts || h.To.Before(h.From) || h.To.Sub(h.From) > 2*SegmentDuration {
 		fault("bundle %d.%d from %s to %s", h.Seq, h.Part, h.From, h.To)
 	}
 	inside := func(s Span) bool { return s.Off >= 0 && s.Len >= 0 && s.Off <= body && s.Len <= body-s.Off }

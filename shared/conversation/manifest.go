@@ -133,7 +133,7 @@ func (m *Manifest) Add(h BundleHeader, e BundleEntry) error {
 	if h.Seq > next {
 		m.miss(next, h.Seq)
 	}
-	e.Seq, e.Part = h.Seq, h.Part
+	e.Seq, e.Part, e.From, e.To = h.Seq, h.Part, h.From, h.To
 	m.Bundles = append(m.Bundles, e)
 	for _, s := range h.Segments {
 		m.addSegment(s, len(m.Bundles)-1)
