@@ -47,12 +47,14 @@ type PackEntry struct {
 
 // BundleEntry is a bundle of the leg. Pack is the index of its pack, -1 for a tail.
 type BundleEntry struct {
-	Seq    int    `json:"seq"`
-	Part   int    `json:"part,omitempty"`
-	Object string `json:"object"`
-	Pack   int    `json:"pack"`
-	Body   int64  `json:"body"`             // where the body starts in the plain bytes
-	SHA256 string `json:"sha256,omitempty"` // of the sealed bytes
+	Seq    int       `json:"seq"`
+	Part   int       `json:"part,omitempty"`
+	From   time.Time `json:"from"`
+	To     time.Time `json:"to"`
+	Object string    `json:"object"`
+	Pack   int       `json:"pack"`
+	Body   int64     `json:"body"`             // where the body starts in the plain bytes
+	SHA256 string    `json:"sha256,omitempty"` // of the sealed bytes
 }
 
 // TrackEntry is a track with all its segments, in order of time.
