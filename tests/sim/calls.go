@@ -146,6 +146,7 @@ type CallPlan struct {
 
 	// What may happen between Teams and a recorder.
 	Disorder           bool // established comes before establishing, and twice
+	Bundled            bool // the first roster comes in the same request as established
 	TextCodes          bool // codes of results are strings
 	DeletedWithoutData bool // the last notification has no state and no result
 	Phantom            bool // an extra invite of a telephone endpoint, which ends by itself
@@ -190,6 +191,7 @@ type member struct {
 	id       ParticipantID
 	party    Party
 	person   *Person // nil unless party.Person
+	first    bool    // of the call's parties
 	msi      uint32  // of audio; video and screen are the next two
 	joined   time.Time
 	left     time.Time // zero: still there
@@ -297,7 +299,7 @@ func (c *Call) add(p Party) (*member, error) {
 		return nil, errors.New("the call has ended")
 	}
 	m := &member{
-		id: ParticipantID(drawGUID(c.rand)), party: p, person: person, msi: c.nextMSI, joined: c.calls.t.now(),
+		id: ParticipantID(drawGUID(c.rand)), party: p, person: person, first: len(c.members) == 0, msi: c.nextMSI, joined: c.calls.t.now(),
 		lobby: p.Lobby, muted: p.Muted, cursor: len(c.members) * voiceOffset,
 	}
 	c.nextMSI += 3
@@ -399,13 +401,18 @@ func (c *Call) Admit(id ParticipantID) error {
 	return c.alter("admit", id, func(m *member) { m.lobby = false })
 }
 
-// Share starts or stops a participant's screen sharing: two pictures a second.
+// Share starts or stops a participant's screen sharing: two pictures a second. Legs whose answer asked for it hear of a
+// content sharing session, in a notification without data.
 func (c *Call) Share(id ParticipantID, on bool) error {
-	return c.alter("share", id, func(m *member) {
+	err := c.alter("share", id, func(m *member) {
 		if m.screen = nil; on {
 			m.screen = gateway.NewCamera(160, 96, byte(m.msi))
 		}
 	})
+	if err == nil {
+		c.tellSharing(id, on)
+	}
+	return err
 }
 
 // Show turns a participant's camera on or off: five pictures a second.

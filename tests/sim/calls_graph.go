@@ -139,6 +139,9 @@ func (c *Calls) serveAnswer(q *request, l *leg) {
 			Type string `json:"@odata.type"`
 			Blob string `json:"blob"`
 		} `json:"mediaConfig"`
+		CallOptions struct {
+			Sharing bool `json:"isContentSharingNotificationEnabled"`
+		} `json:"callOptions"`
 	}
 	if !c.body(q, &body) {
 		return
@@ -147,7 +150,7 @@ func (c *Calls) serveAnswer(q *request, l *leg) {
 		q.fail(c.t, http.StatusBadRequest, "BadRequest", fault)
 		return
 	}
-	if err := l.answer(body.CallbackURI, body.MediaConfig.Blob); err != nil {
+	if err := l.answer(body.CallbackURI, body.MediaConfig.Blob, body.CallOptions.Sharing); err != nil {
 		c.refused(q, err)
 		return
 	}

@@ -22,6 +22,7 @@ type leg struct {
 	mu       sync.Mutex
 	state    string // incoming, establishing, established, terminated
 	callback string
+	sharing  bool // the answer asked for content sharing notifications
 	blob     string
 	result   Result
 	statuses []StatusUpdate
@@ -39,6 +40,7 @@ type notice struct {
 	url  string
 	data any // nil: none
 	last bool
+	more *notice // in the same request
 }
 
 // outboxSize bounds the notifications of a leg that wait for a webhook that does not answer.
@@ -91,7 +93,7 @@ func (c *Call) Legs() []LegInfo {
 
 // invite asks every recorder to record a participant, if a policy says so.
 func (c *Call) invite(m *member) error {
-	if !m.party.Recorded && !(c.plan.Direct && m == c.members[0]) { // the first member never changes
+	if !m.party.Recorded && !(c.plan.Direct && m.first) {
 		return nil
 	}
 	c.calls.mu.Lock()
@@ -165,7 +167,7 @@ func (l *leg) unanswered() {
 var errGone = errors.New("Call not found.")
 
 // answer takes the recorder's answer. Whether the blob leads anywhere shows later: a 202 is no success yet.
-func (l *leg) answer(callback, blob string) error {
+func (l *leg) answer(callback, blob string, sharing bool) error {
 	l.mu.Lock()
 	if l.state == "terminated" {
 		l.mu.Unlock()
@@ -175,7 +177,7 @@ func (l *leg) answer(callback, blob string) error {
 		l.mu.Unlock()
 		return errors.New("the call has been answered")
 	}
-	l.state, l.callback, l.blob = "establishing", callback, blob
+	l.state, l.callback, l.blob, l.sharing = "establishing", callback, blob, sharing
 	l.deadline.Stop()
 	l.deadline = time.AfterFunc(l.call.plan.KeepAliveWithin, func() { l.terminate(NoKeepAlive) })
 	l.later = time.AfterFunc(l.call.plan.Ringing, l.establish)
@@ -219,8 +221,15 @@ func (l *leg) establish() {
 		l.later = time.AfterFunc(2*time.Second, func() { l.terminate(NotPickedUp) })
 	}
 	l.mu.Unlock()
-	l.post(notice{kind: "updated", url: l.url(), data: l.stateOnly("established")})
-	l.postRoster()
+	established := notice{kind: "updated", url: l.url(), data: l.stateOnly("established")}
+	if l.call.plan.Bundled {
+		roster := l.rosterNotice()
+		established.more = &roster
+		l.post(established)
+	} else {
+		l.post(established)
+		l.post(l.rosterNotice())
+	}
 	if l.call.plan.Disorder {
 		l.post(notice{kind: "updated", url: l.url(), data: l.stateOnly("establishing")})
 		l.post(notice{kind: "updated", url: l.url(), data: l.stateOnly("established")})
@@ -312,21 +321,40 @@ func (c *Call) FailMedia() {
 	}
 }
 
-// tellRoster sends the whole roster to every established leg.
-func (c *Call) tellRoster() {
+// established lists the legs that hear of the roster and of sharing.
+func (c *Call) established() []*leg {
 	c.mu.Lock()
 	legs := slices.Clone(c.legs)
 	c.mu.Unlock()
-	for _, l := range legs {
+	return slices.DeleteFunc(legs, func(l *leg) bool {
 		l.mu.Lock()
-		established := l.state == "established"
-		l.mu.Unlock()
-		if established {
-			l.postRoster()
-		}
+		defer l.mu.Unlock()
+		return l.state != "established"
+	})
+}
+
+// tellRoster sends the whole roster to every established leg.
+func (c *Call) tellRoster() {
+	for _, l := range c.established() {
+		l.post(l.rosterNotice())
 	}
 }
 
-func (l *leg) postRoster() {
-	l.post(notice{kind: "updated", url: l.url() + "/participants", data: l.roster()})
+func (l *leg) rosterNotice() notice {
+	return notice{kind: "updated", url: l.url() + "/participants", data: l.roster()}
+}
+
+func (c *Call) tellSharing(by ParticipantID, on bool) {
+	kind := "deleted"
+	if on {
+		kind = "created"
+	}
+	for _, l := range c.established() {
+		l.mu.Lock()
+		asked := l.sharing
+		l.mu.Unlock()
+		if asked {
+			l.post(notice{kind: kind, url: l.url() + "/contentsharingsessions/" + string(by)})
+		}
+	}
 }

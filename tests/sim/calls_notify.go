@@ -13,6 +13,7 @@ import (
 	"math/big"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -156,13 +157,18 @@ func (l *leg) notify(to string, n notice) (int, error) {
 }
 
 func (l *leg) envelope(n notice) ([]byte, error) {
-	one := map[string]any{
-		"@odata.type": "#microsoft.graph.commsNotification", "changeType": n.kind, "resource": "/app" + n.url[len("/communications"):], "resourceUrl": n.url,
+	var value []any
+	for one := &n; one != nil; one = one.more {
+		v := map[string]any{
+			"@odata.type": "#microsoft.graph.commsNotification", "changeType": one.kind,
+			"resource": "/app" + strings.TrimPrefix(one.url, "/communications"), "resourceUrl": one.url,
+		}
+		if one.data != nil {
+			v["resourceData"] = one.data
+		}
+		value = append(value, v)
 	}
-	if n.data != nil {
-		one["resourceData"] = n.data
-	}
-	body, err := json.Marshal(map[string]any{"@odata.type": "#microsoft.graph.commsNotifications", "value": []any{one}})
+	body, err := json.Marshal(map[string]any{"@odata.type": "#microsoft.graph.commsNotifications", "value": value})
 	if err != nil {
 		return nil, fmt.Errorf("write notification: %w", err)
 	}

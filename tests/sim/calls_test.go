@@ -357,3 +357,64 @@ func TestARecorderCanHangUpAndReject(t *testing.T) {
 	}
 	b.until("the end without a state", func() bool { return slices.Contains(b.states(other), "deleted ") })
 }
+
+func TestSharingIsToldWithoutDataToWhoeverAskedForIt(t *testing.T) {
+	b := newBot(t, sim.Config{})
+	call, id := b.place(sim.CallPlan{Bundled: true})
+	b.graph("POST", id+"/answer", map[string]any{
+		"callbackUri": b.server.URL + "/calls/" + id, "acceptedModalities": []string{"audio"},
+		"mediaConfig": map[string]string{"@odata.type": "#microsoft.graph.appHostedMediaConfig", "blob": b.blob(id)},
+		"callOptions": map[string]any{"@odata.type": "#microsoft.graph.incomingCallOptions", "isContentSharingNotificationEnabled": true},
+	})
+	b.until("established with its roster", func() bool {
+		return slices.ContainsFunc(b.heard(), func(n notification) bool { return len(n.Value) == 2 })
+	})
+	if err := call.Share(call.Participants()[1], true); err != nil {
+		t.Fatal(err)
+	}
+	b.until("the session", func() bool {
+		return slices.ContainsFunc(b.heard(), func(n notification) bool {
+			v := n.Value[0]
+			return v.ChangeType == "created" && strings.Contains(v.ResourceURL, id+"/contentsharingsessions/") && v.ResourceData == nil
+		})
+	})
+}
+
+func TestSomebodyWhoWaitsInTheLobbyTooLongIsNoLoss(t *testing.T) {
+	b := newBot(t, sim.Config{})
+	call, id := b.establish(sim.CallPlan{Kind: sim.Conferred, DeletedWithoutData: true, Parties: []sim.Party{
+		{Person: b.recorded(), Recorded: true, Lobby: true}, {Guest: "Somebody"},
+	}})
+	if err := call.TimeOutInLobby(call.Participants()[0]); err != nil {
+		t.Fatal(err)
+	}
+	b.until("the end without a state", func() bool { return slices.Contains(b.states(id), "deleted ") })
+	if got := call.Legs()[0].Result; got != sim.LobbyTimeout {
+		t.Errorf("result %v", got)
+	}
+	for _, u := range call.Truth().Utterances {
+		if u.MSI == call.Truth().Sources[0].MSI {
+			t.Error("somebody was heard from the lobby")
+		}
+	}
+}
+
+func TestSomebodyWhoComesBackHasAnotherIDAndOtherSources(t *testing.T) {
+	b := newBot(t, sim.Config{})
+	call, _ := b.establish(sim.CallPlan{Kind: sim.Conferred})
+	first := call.Participants()[0]
+	if err := call.Leave(first); err != nil {
+		t.Fatal(err)
+	}
+	second, err := call.Join(sim.Party{Person: b.recorded(), Recorded: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	legs, sources := call.Legs(), call.Truth().Sources
+	if len(legs) != 2 || legs[0].State != "terminated" || legs[1].Observed != second || second == first {
+		t.Errorf("legs %+v", legs)
+	}
+	if last := sources[len(sources)-1]; sources[0].MSI == last.MSI || sources[0].To.IsZero() || !last.To.IsZero() {
+		t.Errorf("sources %+v", sources)
+	}
+}

@@ -19,7 +19,7 @@ func BenchmarkCalls(b *testing.B) {
 				cost, behind := runCalls(b, calls, 10*time.Second)
 				b.StartTimer()
 				b.ReportMetric(0, "ns/op") // of no meaning here
-			b.ReportMetric(cost, "cpu-ms/stream-s")
+				b.ReportMetric(cost, "cpu-ms/stream-s")
 				b.ReportMetric(float64(behind.Milliseconds()), "ms-behind")
 			}
 		})

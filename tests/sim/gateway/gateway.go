@@ -202,7 +202,7 @@ func (g *Gateway) SetNetwork(n Network) { g.network.Store(&n) }
 // DelayControl holds every control line back for so long. Packets are not delayed.
 func (g *Gateway) DelayControl(d time.Duration) { g.delay.Store(int64(d)) }
 
-// Hang makes every request wait, until it is called with false or the client gives up.
+// Hang makes every request from now on wait until its client gives up.
 func (g *Gateway) Hang(on bool) { g.hang.Store(on) }
 
 // Stall keeps the senders from sending, so that queues fill.

@@ -159,3 +159,47 @@ func TestTimestampsAreOfOneMind(t *testing.T) {
 		t.Errorf("instant %v", back)
 	}
 }
+
+func TestACallThatNobodyAnswersOrMeetsIsGoneInTime(t *testing.T) {
+	r := start(t, gateway.Config{})
+	if s := r.do("POST", "/v1/calls", map[string]any{"callId": "call-1"}, nil); s != http.StatusCreated {
+		t.Fatalf("create: %d", s)
+	}
+	r.Skip(59 * time.Second)
+	time.Sleep(50 * time.Millisecond) // two rounds of housekeeping
+	if _, ok := r.Call("call-1"); !ok {
+		t.Error("gone after 59 s")
+	}
+	r.Skip(2 * time.Second)
+	until(t, "the end", func() bool { _, ok := r.Call("call-1"); return !ok })
+	if s := r.do("DELETE", "/v1/calls/call-1", nil, nil); s != http.StatusNoContent {
+		t.Errorf("delete afterwards: %d", s)
+	}
+}
+
+func TestAHangingGatewayLetsTheClientGiveUp(t *testing.T) {
+	r := start(t, gateway.Config{})
+	r.Hang(true)
+	client := http.Client{Timeout: 200 * time.Millisecond}
+	if _, err := client.Get(r.URL() + "/v1/health"); err == nil {
+		t.Error("it answered")
+	}
+	r.Hang(false)
+	if s := r.do("GET", "/v1/health", nil, nil); s != http.StatusOK {
+		t.Errorf("health afterwards: %d", s)
+	}
+}
+
+func TestAnotherGatewayCanTakeTheAddressOfAKilledOne(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "token")
+	first := start(t, gateway.Config{TokenFile: file})
+	first.record("call-1")
+	first.Kill()
+	second := start(t, gateway.Config{TokenFile: file, Addr: first.URL()[len("http://"):]})
+	if second.Instance() == first.Instance() || second.Token() == first.Token() {
+		t.Error("the second start has the identity of the first")
+	}
+	if s := second.do("DELETE", "/v1/calls/call-1", nil, nil); s != http.StatusNotFound {
+		t.Errorf("the call of the first: %d", s)
+	}
+}

@@ -455,6 +455,11 @@ func (g *Gateway) getCalls(*http.Request) (reply, error) {
 	return reply{http.StatusOK, map[string]any{"instanceId": g.instance, "calls": g.Calls()}}, nil
 }
 
+// platformHealth is how the platform's library calls its states.
+var platformHealth = map[Health]string{
+	HealthStarting: "Unknown", HealthOK: "Normal", HealthHeavy: "HeavilyLoaded", HealthOverloaded: "Overloaded", HealthFailed: "Unknown",
+}
+
 func (g *Gateway) getHealth(*http.Request) (reply, error) {
 	status, code := string(*g.health.Load()), http.StatusServiceUnavailable
 	if g.draining.Load() && status == string(HealthOK) {
@@ -472,7 +477,7 @@ func (g *Gateway) getHealth(*http.Request) (reply, error) {
 	}
 	return reply{code, map[string]any{
 		"status": status, "instanceId": g.instance, "contract": contractVersion, "features": features,
-		"platform":    map[string]any{"health": *g.health.Load(), "library": "simulated", "libraryAgeDays": 0},
+		"platform":    map[string]any{"health": platformHealth[*g.health.Load()], "library": "simulated", "libraryAgeDays": 0},
 		"certificate": map[string]any{"subject": "CN=gateway.example", "notAfter": g.started.AddDate(1, 0, 0).UTC().Format(time.RFC3339)},
 		"calls":       map[string]int{"now": now, "max": most}, "cpu": 0.0, "gcPauseP99Ms": 0.0,
 		"uptimeS": int(time.Since(g.started).Seconds()),
