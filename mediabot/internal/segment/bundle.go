@@ -25,32 +25,34 @@ type given struct {
 // still says is that, and the leg's events.
 func (l *Leg) Flush(now time.Time, put Put) error {
 	out, err := l.cut(now)
-	for _, g := range out {
-		if err != nil {
-			break
-		}
-		if err = put(g.header, g.plain); err != nil {
-			return l.fail(now, g.header.Seq, err)
+	for i, g := range out {
+		if err := put(g.header, g.plain); err != nil {
+			return l.fail(now, out[i:], err)
 		}
 	}
 	if err != nil {
-		return l.fail(now, -1, err)
+		return l.fail(now, nil, err)
 	}
 	return nil
 }
 
-// fail gives up keeping media. The bundle that was not kept is given out again, without
-// media, when the leg ends, so that no number is left out.
-func (l *Leg) fail(now time.Time, seq int, err error) error {
+// fail gives up keeping media. A whole bundle that was not kept is given out again,
+// without media, when the leg ends, so that no number is left out.
+func (l *Leg) fail(now time.Time, refused []given, err error) error {
 	l.mu.Lock()
 	first := l.broken == nil
+	var events []event
+	for _, g := range slices.Backward(refused) {
+		if g.header.Part == 0 {
+			l.seq, l.done = g.header.Seq, false
+			events = slices.Insert(events, 0, history(g.header.Events)...)
+		}
+	}
+	l.events = append(events, l.events...)
 	if first {
 		l.broken = err
 		l.event(conversation.LegEvent{At: l.at(l.since(now)), Kind: conversation.EventFault, Reason: "storage: recording ended here"})
 		l.tracks, l.order = map[conversation.TrackID]*track{}, nil
-	}
-	if seq >= 0 {
-		l.seq, l.done = seq, false
 	}
 	l.mu.Unlock()
 	if first && l.failed != nil {
@@ -59,11 +61,18 @@ func (l *Leg) fail(now time.Time, seq int, err error) error {
 	return fmt.Errorf("leg %s: %w", l.info.Leg, err)
 }
 
+func history(list []conversation.LegEvent) (out []event) {
+	for _, e := range list {
+		out = append(out, event{LegEvent: e})
+	}
+	return out
+}
+
 // cut lays out what is due.
 func (l *Leg) cut(now time.Time) ([]given, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.done {
+	if l.done || l.broken != nil && !l.ended {
 		return nil, nil
 	}
 	at := l.since(now)
@@ -131,7 +140,7 @@ func (l *Leg) bundle(end time.Duration, final bool) (given, error) {
 		if t.kind == conversation.AudioTrack {
 			l.fillTo(t, end, final)
 		} else if len(t.lanes) > 0 {
-			l.endPicture(t, t.lanes[0], units(end, media.VideoTimescale))
+			endPicture(t.lanes[0], units(end, media.VideoTimescale))
 		}
 		if err := b.track(t, 0, 0, end, final); err != nil {
 			return given{}, err

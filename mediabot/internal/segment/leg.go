@@ -179,7 +179,7 @@ func (l *Leg) Frame(f *Frame) {
 func (l *Leg) Missing(id conversation.TrackID, kind conversation.TrackKind, source teams.SourceID, from, to time.Time, why conversation.GapKind, reason string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.ended || kind != conversation.AudioTrack && l.info.AudioOnly {
+	if l.ended || l.broken != nil || kind != conversation.AudioTrack && l.info.AudioOnly {
 		return
 	}
 	t := l.track(id, kind, source)
@@ -278,6 +278,17 @@ func (l *Leg) End(now time.Time, outcome conversation.Outcome) {
 		l.event(conversation.LegEvent{At: l.at(l.endAt), Kind: conversation.EventEnded})
 	}
 	l.ended, l.outcome = true, outcome
+}
+
+// Broken ends the keeping of media: whoever flushes the leg cannot do so any more.
+func (l *Leg) Broken(err error) {
+	l.mu.Lock()
+	first := l.broken == nil
+	l.broken = err
+	l.mu.Unlock()
+	if first && l.failed != nil {
+		l.failed(err)
+	}
 }
 
 // Done reports whether the last bundle was given out.

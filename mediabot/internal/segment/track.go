@@ -218,7 +218,10 @@ func (l *Leg) placeVideo(t *track, f *Frame, wall time.Duration) {
 		t.lanes = []*lane{{pos: at}}
 	}
 	ln := t.lanes[0]
-	at = l.endPicture(t, ln, at)
+	at = endPicture(ln, at)
+	if ln.run != nil && at-ln.pos > units(time.Second, media.VideoTimescale) {
+		l.explain(t, ln.pos, at, false)
+	}
 	if f.SPS != nil && f.PPS != nil && (ln.run == nil || !bytes.Equal(f.SPS, ln.run.sps) || !bytes.Equal(f.PPS, ln.run.pps)) {
 		init, codec, w, h, err := media.AVCInit(f.SPS, f.PPS)
 		if err != nil {
@@ -239,15 +242,11 @@ func (l *Leg) placeVideo(t *track, f *Frame, wall time.Duration) {
 
 // endPicture gives the last picture its duration, now that the next is due at the given
 // time, and returns when that can begin.
-func (l *Leg) endPicture(t *track, ln *lane, next int64) int64 {
+func endPicture(ln *lane, next int64) int64 {
 	if n := len(ln.samples); n > 0 && ln.samples[n-1].open {
 		s := &ln.samples[n-1]
-		longest := units(maxPicture, media.VideoTimescale)
-		s.dur, s.open = uint32(min(max(next-s.time, 1), longest)), false
+		s.dur, s.open = uint32(min(max(next-s.time, 1), units(maxPicture, media.VideoTimescale))), false
 		ln.pos = s.time + int64(s.dur)
-		if next-s.time > longest {
-			l.explain(t, ln.pos, next, false)
-		}
 	}
 	return max(next, ln.pos)
 }
