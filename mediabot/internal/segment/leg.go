@@ -21,7 +21,7 @@ const (
 	// MaxTracks is how many tracks a leg may have. Sources beyond it are kept as unknown.
 	MaxTracks = 4096
 	// MaxParts is how many parts one bundle may have before it is sealed as a whole.
-	MaxParts = 8
+	MaxParts = 10
 	// Lead is how long before its start a leg's epoch lies at least: frames that were on
 	// their way belong to a time before the leg.
 	Lead = 5 * time.Second
