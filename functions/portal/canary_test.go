@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"steno/functions/portal"
+	"steno/shared/bearer"
 	"steno/shared/policy"
 	"steno/shared/teams"
 	"steno/tests/local/entra"
@@ -77,7 +78,7 @@ func TestCanariesAppearInNoLogAndNoError(t *testing.T) {
 	w.trail.fail = errors.New("trail is gone")
 	round()
 	w.login.Close()
-	w.clock.Move(portal.KeysUsable)
+	w.clock.Move(bearer.KeysUsable)
 	round()
 	if w.log.Len() == 0 {
 		t.Fatal("nothing was logged, so nothing was tested")

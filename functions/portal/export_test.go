@@ -13,9 +13,6 @@ const (
 	RequestsBurst     = requestsBurst
 	RequestsPerSecond = requestsPerSecond
 	OpensPerMinute    = opensPerMinute
-	KeysRefreshes     = keysRefreshes
-	KeysUsable        = keysUsable
-	KeysFresh         = keysFresh
 )
 
 // Patterns lists the routes of the API below Base + "/v1/".

@@ -92,8 +92,11 @@ func New(c Config, s Stores, log *slog.Logger) (http.Handler, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	p := &Portal{config: c, stores: s, tokens: newTokenVerifier(c), limits: newLimits(), log: log, playing: map[string]playing{}}
-	var err error
+	tokens, err := newTokenVerifier(c)
+	if err != nil {
+		return nil, err
+	}
+	p := &Portal{config: c, stores: s, tokens: tokens, limits: newLimits(), log: log, playing: map[string]playing{}}
 	if p.pages, err = newPages(c); err != nil {
 		return nil, err
 	}

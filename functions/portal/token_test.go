@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"steno/functions/portal"
+	"steno/shared/bearer"
 	"steno/shared/teams"
 	"steno/tests/local/entra"
 )
@@ -239,7 +239,7 @@ func TestAThousandUnknownKeysCauseOneFetchInThirtySeconds(t *testing.T) {
 	if n := w.keyFetches(); n != 1 {
 		t.Fatalf("%d fetches, want 1", n)
 	}
-	w.clock.Move(portal.KeysRefreshes)
+	w.clock.Move(bearer.KeysRefreshes)
 	want(t, w.bearer(w.entra.Mint(body, w.entra.WithUnknownKey())), http.StatusUnauthorized)
 	if n := w.keyFetches(); n != 2 {
 		t.Fatalf("%d fetches after 30 s, want 2", n)
@@ -250,7 +250,7 @@ func TestRotatedKeyIsAcceptedOnFirstUse(t *testing.T) {
 	w := newWorld(t)
 	before := w.token(nora)
 	want(t, w.bearer(before), http.StatusOK)
-	w.clock.Move(portal.KeysRefreshes)
+	w.clock.Move(bearer.KeysRefreshes)
 	w.entra.RotateKeys()
 	after := w.token(nora)
 	var wg sync.WaitGroup
@@ -285,11 +285,11 @@ func TestKnownKeysOutliveAnOutageOfThreeDays(t *testing.T) {
 	want(t, w.bearer(fresh()), http.StatusOK)
 	fetched := w.clock.Now()
 	w.login.Close()
-	for _, age := range []time.Duration{portal.KeysFresh + time.Minute, 48 * time.Hour, portal.KeysUsable - time.Minute} {
+	for _, age := range []time.Duration{bearer.KeysFresh + time.Minute, 48 * time.Hour, bearer.KeysUsable - time.Minute} {
 		w.clock.Move(fetched.Add(age).Sub(w.clock.Now()))
 		want(t, w.bearer(fresh()), http.StatusOK)
 	}
-	w.clock.Move(fetched.Add(portal.KeysUsable).Sub(w.clock.Now()))
+	w.clock.Move(fetched.Add(bearer.KeysUsable).Sub(w.clock.Now()))
 	want(t, w.bearer(fresh()), http.StatusUnauthorized)
 }
 

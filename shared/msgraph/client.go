@@ -53,6 +53,9 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
+	if m := meanings[e.Code]; m != "" {
+		return fmt.Sprintf("graph answered %d %s, %s (request-id %s)", e.Status, e.Code, m, e.RequestID)
+	}
 	return fmt.Sprintf("graph answered %d %s (request-id %s)", e.Status, e.Code, e.RequestID)
 }
 
@@ -362,12 +365,12 @@ func readError(resp *http.Response, requestID string) error {
 	e := &Error{Status: resp.StatusCode, RequestID: requestID}
 	var body struct {
 		Error struct {
-			Code string `json:"code"`
+			Code json.RawMessage `json:"code"` // text, and a number in some answers about calls
 		} `json:"error"`
 	}
 	b, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
 	if err == nil && json.Unmarshal(b, &body) == nil {
-		e.Code = cleanID(body.Error.Code)
+		e.Code = cleanID(strings.Trim(string(body.Error.Code), `"`))
 	}
 	return e
 }

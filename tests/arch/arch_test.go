@@ -65,6 +65,7 @@ var arrows = map[string]string{
 	"tests/arch":             "",
 	"tests/sim":              "tests/sim/gateway",
 	"tests/sim/gateway":      "",
+	"tests/grant":            "shared/teams shared/msgraph",
 	"tests/local/ca":         "",
 	"tests/local/entra":      "",
 	"tests/local/keyvault":   "",
