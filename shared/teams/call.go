@@ -244,3 +244,18 @@ func (r CallResult) Class() ResultClass {
 	}
 	return ResultUnclear
 }
+
+// CallUpdate is one step in the life of a leg as Graph told it: in order, without
+// repetitions, and with nothing after CallTerminated.
+type CallUpdate struct {
+	At     time.Time
+	State  CallState     // empty if the state did not change
+	Result *CallResult   // why the call ended, where Graph says it
+	Roster []Participant // those who came or changed
+	Left   []ParticipantID
+	// Present is everybody who takes part after the update, the recorder included. It is
+	// nil while no roster has come. Receivers must not change it.
+	Present []Participant
+	// Anomaly says that something is not as it should be, in a word.
+	Anomaly string
+}
