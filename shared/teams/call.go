@@ -237,6 +237,8 @@ func (r CallResult) Class() ResultClass {
 			return ResultNormal
 		}
 		return ResultUnclear
+	case r.Code == 408 && (r.Subcode == 8544 || r.Subcode == 10057):
+		return ResultNormal // the callee could not be reached
 	case r.Code == 480, r.Code == 487, r.Code == 603:
 		return ResultNormal // unreachable, canceled or declined: there was no conversation
 	case r.Code == 408 || r.Code == 410 || r.Code >= 500:
