@@ -3,6 +3,7 @@ package session
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -211,6 +212,19 @@ func (g *Gateway) closeGate(ctx context.Context, call teams.CallID, c gatewayCal
 	return nil
 }
 
+// subscribe makes a video socket carry a source, or with source 0 nothing.
+func (g *Gateway) subscribe(ctx context.Context, call teams.CallID, c gatewayCall, socket string, source teams.SourceID) error {
+	path := callPath(call, "/subscriptions/"+url.PathEscape(socket))
+	method, body := http.MethodDelete, any(nil)
+	if source != teams.SourceUnknown {
+		method, body = http.MethodPut, map[string]string{"source": source.String(), "resolution": "HD1080p"}
+	}
+	if err := g.do(ctx, method, path, c.Instance, body, nil); err != nil {
+		return fmt.Errorf("subscribe %s: %w", socket, err)
+	}
+	return nil
+}
+
 // remove gives the call's sockets back. A call that the gateway does not know is a
 // success.
 func (g *Gateway) remove(ctx context.Context, call teams.CallID, reason string) error {
@@ -293,6 +307,7 @@ func (g *Gateway) do(ctx context.Context, method, path, instance string, body, i
 		return err
 	}
 	req.Header.Set("Authorization", "Bearer "+token)
+	req.Header.Set("X-Request-Id", rand.Text())
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}

@@ -62,6 +62,7 @@ type leg struct {
 	history   []conversation.LegEvent
 	reopens   int
 	pings     int64
+	sockets   map[string]teams.SourceID // what each video socket was last asked to carry
 	over      bool
 }
 
@@ -360,6 +361,7 @@ func (g *leg) control(kind string, line json.RawMessage) {
 		Session  string `json:"sessionId"`
 		State    string `json:"state"`
 		Reason   string `json:"reason"`
+		Kind     string `json:"kind"`
 		Audio    string `json:"audio"`
 	}
 	if err := json.Unmarshal(line, &said); err != nil {
@@ -375,7 +377,7 @@ func (g *leg) control(kind string, line json.RawMessage) {
 	case "mode":
 		g.note(conversation.LegEvent{At: now, Kind: conversation.EventMode, Reason: cleanCode(said.Audio)})
 	case "anomaly":
-		g.note(conversation.LegEvent{At: now, Kind: conversation.EventAnomaly, Reason: cleanCode(said.Reason)})
+		g.note(conversation.LegEvent{At: now, Kind: conversation.EventAnomaly, Reason: cleanCode(said.Kind)})
 	case "failure":
 		g.fail("media platform failed")
 	case "bye":

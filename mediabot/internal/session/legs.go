@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -40,7 +41,7 @@ const (
 	pingEvery    = 2 * time.Second // a third of the gate's lease
 	healthEvery  = time.Second
 	healthWithin = 800 * time.Millisecond
-	healthMisses = 2
+	healthMisses = 3
 )
 
 // Defaults of Config.
@@ -177,8 +178,11 @@ func (l *Legs) check(ctx context.Context) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err != nil {
-		l.misses++
-		if l.misses == healthMisses {
+		before := l.misses
+		if l.misses++; refused(err) {
+			l.misses = max(l.misses, healthMisses) // nobody is there to be late
+		}
+		if before < healthMisses && l.misses >= healthMisses {
 			l.c.Log.ErrorContext(ctx, "gateway does not answer", slog.String("alarm", "gateway-gone"), slog.String("cause", err.Error()))
 			l.abandon(func(*leg) bool { return true }, "gateway gone")
 		}
@@ -192,6 +196,12 @@ func (l *Legs) check(ctx context.Context) {
 		l.c.Log.InfoContext(ctx, "gateway health", slog.String("status", cleanCode(h.Status)))
 	}
 	l.health, l.misses = h, 0
+}
+
+// refused reports whether nobody answers at an address at all.
+func refused(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial" && !op.Timeout()
 }
 
 // abandon fails the legs that which picks. The caller holds mu.

@@ -88,8 +88,6 @@ type Recording interface {
 	// Resume opens it again. It needs an acknowledgment of its own if Graph was told
 	// notRecording meanwhile.
 	Resume(granted msgraph.RecordingGranted, actor teams.PersonID, reason string) error
-	// Heard tells whether any media was kept: a leg without is a call that nobody spoke in.
-	Heard() bool
 	// Lag is how many seconds of media wait for evidence, the measure of back-pressure.
 	Lag() time.Duration
 	// Finish stops keeping media, seals the last bundle with the outcome and returns

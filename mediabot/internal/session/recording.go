@@ -29,6 +29,8 @@ func (g *leg) advance() {
 		g.begin()
 	case !want && g.gate == gateOpen:
 		g.halt()
+	case g.gate == gateOpen:
+		g.subscribe()
 	}
 }
 
@@ -299,8 +301,8 @@ func (g *leg) outcome() conversation.Outcome {
 	switch {
 	case g.broken != "" || class == teams.ResultLoss:
 		return conversation.OutcomeLost
-	case g.rec != nil && g.rec.Heard():
-		return conversation.OutcomeRecorded
+	case g.rec != nil:
+		return conversation.OutcomeRecorded // finalize knows whether anything was heard
 	case g.rec == nil && joined && !g.decision.Record && g.decision.Reason != "":
 		return conversation.OutcomeExcluded
 	case g.rec == nil && joined && !g.paused && time.Since(g.establishedAt) > beginWithin:
