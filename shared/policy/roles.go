@@ -23,10 +23,12 @@ const (
 	ComplianceOfficer Role = "complianceOfficer"
 	Administrator     Role = "administrator"
 	Auditor           Role = "auditor"
+	// NeverRecorded takes its members' calls out of recording, whatever else they are.
+	NeverRecorded Role = "neverRecorded"
 )
 
 // Roles lists every role.
-var Roles = []Role{RecordedUser, Supervisor, ComplianceOfficer, Administrator, Auditor}
+var Roles = []Role{RecordedUser, Supervisor, ComplianceOfficer, Administrator, Auditor, NeverRecorded}
 
 // RoleGroup binds an Entra group to a role, and for recorded users and
 // supervisors to a desk.
@@ -39,6 +41,9 @@ type RoleGroup struct {
 	// Desk joins recorded users with those who supervise them.
 	// Required for RecordedUser and Supervisor, refused otherwise.
 	Desk string `json:"desk,omitempty"`
+	// Recording is how calls of the desk's recorded users are recorded: in full where it
+	// is absent. Refused for every role but RecordedUser.
+	Recording RecordingRule `json:"recording,omitzero"`
 }
 
 var deskName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}$`)
@@ -59,13 +64,13 @@ func (g RoleGroup) ByObjectID() (teams.GroupID, bool) {
 }
 
 // ParseRoleGroups reads the configuration value ROLE_GROUPS: a JSON array of
-// {"role","group","desk"}. It reports every fault at once.
+// {"role","group","desk","recording"}. It reports every fault at once.
 func ParseRoleGroups(s string) ([]RoleGroup, error) {
 	dec := json.NewDecoder(strings.NewReader(s))
 	dec.DisallowUnknownFields()
 	var groups []RoleGroup
 	if err := dec.Decode(&groups); err != nil {
-		return nil, fmt.Errorf("role groups: want a JSON array of {role, group, desk}: %w", err)
+		return nil, fmt.Errorf("role groups: want a JSON array of {role, group, desk, recording}: %w", err)
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("role groups: something follows the JSON array")
@@ -75,6 +80,7 @@ func ParseRoleGroups(s string) ([]RoleGroup, error) {
 		faults = append(faults, fmt.Errorf("role group %d: "+format, append([]any{i + 1}, args...)...))
 	}
 	seen := map[RoleGroup]bool{}
+	rules := map[string]RecordingRule{} // by desk
 	for i, g := range groups {
 		if !slices.Contains(Roles, g.Role) {
 			fault(i, "unknown role %q; want one of %v", g.Role, Roles)
@@ -89,13 +95,26 @@ func ParseRoleGroups(s string) ([]RoleGroup, error) {
 		case !hasDesk && g.Desk != "":
 			fault(i, "desk %q: a %s has none", g.Desk, g.Role)
 		}
+		if err := g.Recording.check(); err != nil {
+			fault(i, "%w", err)
+		}
+		if g.Role != RecordedUser && g.Recording != (RecordingRule{}) {
+			fault(i, "a %s has no recording rule", g.Role)
+		}
 		if id, ok := g.ByObjectID(); ok {
 			g.Group = string(id)
 		}
-		if seen[g] {
+		// Periods remember the desk and not the group, so a desk has one rule.
+		if rule, ok := rules[g.Desk]; ok && g.Role == RecordedUser && rule != g.Recording.full() {
+			fault(i, "desk %q has another recording rule in a group before", g.Desk)
+		} else if g.Role == RecordedUser {
+			rules[g.Desk] = g.Recording.full()
+		}
+		entry := RoleGroup{Role: g.Role, Group: g.Group, Desk: g.Desk}
+		if seen[entry] {
 			fault(i, "listed twice")
 		}
-		seen[g] = true
+		seen[entry] = true
 	}
 	if !slices.ContainsFunc(groups, func(g RoleGroup) bool { return g.Role == RecordedUser }) {
 		faults = append(faults, errors.New("role groups: no group of recorded users; nothing would be recorded"))

@@ -237,10 +237,27 @@ func (r CallResult) Class() ResultClass {
 			return ResultNormal
 		}
 		return ResultUnclear
+	case r.Code == 408 && (r.Subcode == 8544 || r.Subcode == 10057):
+		return ResultNormal // the callee could not be reached
 	case r.Code == 480, r.Code == 487, r.Code == 603:
 		return ResultNormal // unreachable, canceled or declined: there was no conversation
 	case r.Code == 408 || r.Code == 410 || r.Code >= 500:
 		return ResultLoss
 	}
 	return ResultUnclear
+}
+
+// CallUpdate is one step in the life of a leg as Graph told it: in order, without
+// repetitions, and with nothing after CallTerminated.
+type CallUpdate struct {
+	At     time.Time
+	State  CallState     // empty if the state did not change
+	Result *CallResult   // why the call ended, where Graph says it
+	Roster []Participant // those who came or changed
+	Left   []ParticipantID
+	// Present is everybody who takes part after the update, the recorder included. It is
+	// nil while no roster has come. Receivers must not change it.
+	Present []Participant
+	// Anomaly says that something is not as it should be, in a word.
+	Anomaly string
 }
