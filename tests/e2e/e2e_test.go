@@ -27,8 +27,8 @@ import (
 	"steno/tests/world"
 )
 
-// app is the staged app, built once for all tests.
-var app string
+// app is the staged app and bot the recording bot, built once for all tests.
+var app, bot string
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
@@ -43,6 +43,13 @@ func TestMain(m *testing.M) {
 		cmd.Dir = "../.."
 		if out, err := cmd.CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "stage the app: %v\n%s", err, out)
+			return 1
+		}
+		bot = filepath.Join(dir, "mediabot")
+		cmd = exec.Command("go", "build", "-o", bot, "./mediabot")
+		cmd.Dir = "../.."
+		if out, err := cmd.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "build the bot: %v\n%s", err, out)
 			return 1
 		}
 		return m.Run()

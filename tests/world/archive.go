@@ -40,6 +40,10 @@ func (w *World) Archive() (*Archive, error) {
 	if err != nil {
 		return nil, err
 	}
+	tails, err := container.NewClient(w.Storage.BlobURL+"/"+Tails, w.Credential, &container.ClientOptions{ClientOptions: opts})
+	if err != nil {
+		return nil, err
+	}
 	keys, err := azkeys.NewClient(w.VaultURL, w.Credential, &azkeys.ClientOptions{ClientOptions: opts, DisableChallengeResourceVerification: true})
 	if err != nil {
 		return nil, err
@@ -49,7 +53,7 @@ func (w *World) Archive() (*Archive, error) {
 		return nil, err
 	}
 	store, err := evidence.New(evidence.Config{
-		Blobs: azure.NewBlobs(blobs), Keys: azure.NewKeys(tables), Vault: azure.NewVault(keys, VaultKey), VaultHosts: []string{vault.Host},
+		Blobs: azure.NewBlobs(blobs), Tails: azure.NewTails(tails), Keys: azure.NewKeys(tables), Vault: azure.NewVault(keys, VaultKey), VaultHosts: []string{vault.Host},
 	})
 	if err != nil {
 		return nil, err
@@ -92,6 +96,12 @@ func (a *Archive) Read(ctx context.Context, from, to time.Time) (Contents, error
 			return c, err
 		}
 		for _, conv := range got.Conversations {
+			if conv.Call != nil {
+				if err := a.callObjects(ctx, conv, known); err != nil {
+					return c, err
+				}
+				continue
+			}
 			if err := a.readConversation(ctx, conv, known, &c); err != nil {
 				return c, err
 			}

@@ -60,6 +60,10 @@ type Config struct {
 	Dir string
 	// AppDir is the staged app: host.json, function folders, handler.
 	AppDir string
+	// BotExe is the built recording bot; empty leaves calls out.
+	BotExe string
+	// BotSettings are added to those that the world makes for the bot, and win over them.
+	BotSettings map[string]string
 	// Sim is the tenant; Now, BaseURL and VerifyToken are set here.
 	Sim sim.Config
 	// Settings are added to those that the world makes, and win over them.
@@ -87,6 +91,7 @@ type World struct {
 	Storage    *azurite.Account
 	Bus        *servicebus.Namespace
 	Host       *host.Host
+	Bot        *Bot // nil without calls
 	CA         *ca.CA
 	Origin     string // of portal and sign-in, such as https://localhost:8443
 	GraphURL   string
@@ -142,6 +147,12 @@ func Start(ctx context.Context, c Config) (w *World, err error) {
 	say("functions app")
 	if err := w.startHost(ctx, c); err != nil {
 		return w, err
+	}
+	if c.BotExe != "" {
+		say("recording bot and media gateway")
+		if err := w.startBot(ctx, c); err != nil {
+			return w, err
+		}
 	}
 	target, err := url.Parse(w.Host.URL())
 	if err != nil {
@@ -207,6 +218,10 @@ func (w *World) startTenant(c Config) error {
 			{ID: App, Name: "Steno functions", Secret: appSecret, Roles: map[string][]string{
 				entra.GraphResource: {"Chat.Read.All", "ChannelMessage.Read.All", "GroupMember.Read.All", "Group.Read.All", "User.Read.All", "ChatMember.Read.All"},
 			}},
+			{ID: BotApp, Name: "Steno recorder", Secret: appSecret, Roles: map[string][]string{
+				entra.GraphResource: {"Calls.AccessMedia.All", "Calls.JoinGroupCall.All"},
+			}},
+			{ID: BotControl, Name: "Steno recorder control", Scopes: []string{"Recording.Control"}},
 			{ID: Client, Name: "Steno portal", Redirects: []string{w.Origin + "/steno/"}},
 			{ID: Audience, Name: "Steno API", Scopes: []string{"Archive.Read"}},
 		},
@@ -375,10 +390,11 @@ func (w *World) Stop() error {
 	if w == nil {
 		return nil
 	}
+	var errs []error
+	errs = append(errs, w.Bot.stop())
 	if w.Host != nil {
 		w.Host.Stop()
 	}
-	var errs []error
 	if w.Bus != nil {
 		errs = append(errs, w.Bus.Close())
 	}
