@@ -22,6 +22,16 @@ func check(ctx context.Context, w *world.World, o options, started time.Time) er
 	if o.faults {
 		misbehave(w.Tenant)
 	}
+	a, err := w.Archive()
+	if err != nil {
+		return err
+	}
+	calls := make(chan calling, 1)
+	go func() {
+		var c calling
+		c.report, c.err = checkCalls(ctx, w, a)
+		calls <- c
+	}()
 	var runs []world.ExportRun
 	for round := range 3 {
 		if round > 0 {
@@ -35,9 +45,9 @@ func check(ctx context.Context, w *world.World, o options, started time.Time) er
 		}
 		runs = append(runs, run)
 	}
-	a, err := w.Archive()
-	if err != nil {
-		return err
+	spoken := <-calls // calls end before their objects are counted
+	if spoken.err != nil {
+		return spoken.err
 	}
 	contents, err := a.Read(ctx, time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC), time.Now().Add(time.Hour))
 	if err != nil {
@@ -45,7 +55,10 @@ func check(ctx context.Context, w *world.World, o options, started time.Time) er
 	}
 	c := w.Compare(contents, runs)
 	c.Seed, c.Messages, c.Seconds = o.seed, o.messages, time.Since(started).Seconds()
-	line, err := json.Marshal(c)
+	line, err := json.Marshal(struct {
+		world.Report
+		Calls *world.CallReport `json:"calls,omitempty"`
+	}{c, spoken.report})
 	if err != nil {
 		return err
 	}
@@ -53,10 +66,16 @@ func check(ctx context.Context, w *world.World, o options, started time.Time) er
 		fmt.Fprintln(os.Stderr, "error line of the app:", e)
 	}
 	fmt.Println(string(line))
-	if !c.OK {
+	if !c.OK || spoken.report != nil && !spoken.report.OK() {
 		return errors.New("the archive is not what the tenant says")
 	}
 	return nil
+}
+
+// calling is how the calls of a check came out.
+type calling struct {
+	report *world.CallReport
+	err    error
 }
 
 // firstConversation waits until something is in the archive.

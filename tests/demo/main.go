@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"steno/tests/sim"
 	"steno/tests/world"
 )
@@ -27,6 +29,8 @@ type options struct {
 	seed     uint64
 	addr     string
 	app      string
+	bot      string
+	calls    bool
 	verbose  bool
 }
 
@@ -39,6 +43,8 @@ func main() {
 	flag.Uint64Var(&o.seed, "seed", 1, "seed of the tenant")
 	flag.StringVar(&o.addr, "addr", "127.0.0.1:8443", "where the portal listens; with -check any free port")
 	flag.StringVar(&o.app, "app", "", "staged app; empty stages one")
+	flag.StringVar(&o.bot, "bot", "", "built recording bot; empty builds one")
+	flag.BoolVar(&o.calls, "calls", true, "let people call each other, and record them")
 	flag.BoolVar(&o.verbose, "v", false, "print the lines of the app")
 	flag.Parse()
 	if o.messages == 0 {
@@ -71,8 +77,18 @@ func run(ctx context.Context, o options) (err error) {
 			return err
 		}
 	}
+	if o.calls && o.bot == "" {
+		o.bot = filepath.Join(dir, "mediabot")
+		say("building the recording bot")
+		if err := build(ctx, o.bot); err != nil {
+			return err
+		}
+	}
+	if !o.calls {
+		o.bot = ""
+	}
 	c := world.Config{
-		Dir: dir, AppDir: o.app, Addr: o.addr, Progress: func(s string) { say("starting " + s) }, Timers: !o.check,
+		Dir: dir, AppDir: o.app, BotExe: o.bot, Addr: o.addr, Progress: func(s string) { say("starting " + s) }, Timers: !o.check,
 		Sim:      sim.Config{Seed: o.seed, People: o.people, Messages: o.messages, Span: 10 * 24 * time.Hour},
 		Settings: demoSettings(),
 	}
@@ -101,6 +117,16 @@ func stage(ctx context.Context, out string) error {
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("stage the app (run from the project's root): %w", err)
+	}
+	return nil
+}
+
+// build builds the recording bot.
+func build(ctx context.Context, out string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", out, "./mediabot")
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("build the bot (run from the project's root): %w", err)
 	}
 	return nil
 }
@@ -139,7 +165,12 @@ func live(ctx context.Context, w *world.World, say func(string)) error {
 	}
 	say("the first conversation is in the archive")
 	printSignIns(w)
-	return w.Tenant.Live(ctx, 0.5)
+	var living errgroup.Group
+	living.Go(func() error { return w.Tenant.Live(ctx, 0.5) })
+	if w.Bot != nil {
+		living.Go(func() error { return liveCalls(ctx, w) })
+	}
+	return living.Wait()
 }
 
 func printSignIns(w *world.World) {
@@ -154,6 +185,9 @@ func printSignIns(w *world.World) {
 		}
 	}
 	fmt.Printf("\nPeople keep chatting; new messages reach the archive every ten seconds (in production: once a day and by notification).\n")
+	if w.Bot != nil {
+		fmt.Printf("They call each other too: a call is in the list seconds after it begins and can be watched while it runs; it ends after a minute or two.\n")
+	}
 	fmt.Printf("Start a timer by hand:  curl -k -X POST -H 'x-functions-key: %s' -H 'content-type: application/json' -d '{}' %s/admin/functions/exportplan\n", world.MasterKey, w.Origin)
 	fmt.Printf("Press Ctrl-C to stop. Nothing is kept.\n\n")
 }

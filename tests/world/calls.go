@@ -280,8 +280,8 @@ func (a *Archive) samples(ctx context.Context, m conversation.Manifest) (map[[32
 		party := ""
 		if lane.Party != nil {
 			party = lane.Party.ID
-			if lane.Party.Kind == teams.PartyGuest && party == "" {
-				party = lane.Party.Name
+			if lane.Party.Kind == teams.PartyGuest {
+				party = lane.Party.Name // their ids are of the call alone
 			}
 		}
 		for _, s := range lane.Segments {
