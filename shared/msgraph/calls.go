@@ -124,8 +124,9 @@ func (c *Calls) Warm(ctx context.Context) error {
 
 // Answer accepts an invite. A nil error is Graph's 202, which says only that the answer
 // is being worked on: whether the call is established comes by notification. The caller
-// bounds ctx by the 5 s that Graph gives a recorder. An attempt is repeated only where
-// Graph cannot have taken it: no connection, 429 or 503.
+// bounds ctx by the 5 s that Graph gives a recorder; within them a failed attempt is
+// repeated. ErrDoubt is wrapped if one of several attempts may have been taken although
+// its answer was lost: then only a notification can tell.
 // https://learn.microsoft.com/graph/api/call-answer
 func (c *Calls) Answer(ctx context.Context, call teams.CallID, a Answer) error {
 	if len(a.Blob) == 0 || len(a.Blob) > maxCallBlob || len(a.Modalities) == 0 || !strings.HasPrefix(a.CallbackURI, "https://") {
@@ -146,7 +147,7 @@ func (c *Calls) Answer(ctx context.Context, call teams.CallID, a Answer) error {
 		Options     options  `json:"callOptions"`
 	}{a.CallbackURI, a.Modalities, media{"#microsoft.graph.appHostedMediaConfig", a.Blob},
 		options{"#microsoft.graph.incomingCallOptions", true}}
-	_, err := c.do(ctx, operation{"answer call", http.MethodPost, []string{string(call), "answer"}, body, http.StatusAccepted, onlyUntaken})
+	_, err := c.do(ctx, operation{"answer call", http.MethodPost, []string{string(call), "answer"}, body, http.StatusAccepted, repeatable})
 	return err
 }
 
@@ -217,6 +218,9 @@ func (c *Calls) Participants(ctx context.Context, call teams.CallID) ([]byte, er
 	return c.do(ctx, operation{"list participants", http.MethodGet, []string{string(call), "participants"}, nil, http.StatusOK, repeatable})
 }
 
+// ErrDoubt is wrapped when it is not known whether Graph took a request that counts once.
+var ErrDoubt = errors.New("graph's answer was lost")
+
 // operation is one request on a call.
 type operation struct {
 	name, method string
@@ -253,7 +257,13 @@ func (c *Calls) do(ctx context.Context, op operation) ([]byte, error) {
 		}
 	}
 	u := c.base.JoinPath("communications", "calls", url.PathEscape(op.path[0])).JoinPath(op.path[1:]...)
-	wait, refused := callRetryWait, false
+	wait, refused, doubt := callRetryWait, 0, false
+	failed := func(err error) error {
+		if doubt && op.want == http.StatusAccepted {
+			return fmt.Errorf("%s: %w: %s", op.name, ErrDoubt, err.Error()) // the status of the last attempt says nothing about the one before
+		}
+		return fmt.Errorf("%s: %w", op.name, err)
+	}
 	for {
 		answer, err := c.try(ctx, op, u, body)
 		if err == nil {
@@ -268,25 +278,29 @@ func (c *Calls) do(ctx context.Context, op operation) ([]byte, error) {
 		case errors.As(err, &unreached):
 			status = -1
 		}
-		// A token may have expired on the way: the credential is asked once more.
-		if status == http.StatusUnauthorized && !refused {
-			refused = true
+		doubt = doubt || status == 0 || status >= 500 && status != http.StatusServiceUnavailable
+		// A token may have expired on the way: the credential is asked again.
+		if status == http.StatusUnauthorized && refused < maxRefused {
+			refused++
 			continue
 		}
 		pause := max(wait, retryAfter(err))
 		if deadline, _ := ctx.Deadline(); !op.again(status) || time.Until(deadline) <= pause {
-			return nil, fmt.Errorf("%s: %w", op.name, err)
+			return nil, failed(err)
 		}
 		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return nil, fmt.Errorf("%s: %w", op.name, err)
+			return nil, failed(err)
 		}
 		wait = min(2*wait, callRetryLongest)
 	}
 }
+
+// maxRefused is how often a refused token is exchanged for one operation.
+const maxRefused = 2
 
 // unreachedError says that no connection was made, so that nothing was asked.
 type unreachedError struct{ error }

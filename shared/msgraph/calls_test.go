@@ -136,8 +136,8 @@ func TestARepeatedStatusKeepsItsContext(t *testing.T) {
 	}
 }
 
-func TestAnAnswerIsRepeatedOnlyWhereGraphDidNotTakeIt(t *testing.T) {
-	for status, times := range map[int]int{503: 2, 429: 2, 500: 1, 502: 1, 504: 1, 400: 1, 403: 1, 404: 1, 409: 1, 200: 1} {
+func TestAnAnswerIsRepeatedWhereRepeatingCanHelp(t *testing.T) {
+	for status, times := range map[int]int{503: 2, 429: 2, 500: 2, 502: 2, 504: 2, 400: 1, 403: 1, 404: 1, 409: 1, 200: 1} {
 		c := newCalling(t, answer(status, ""), answer(202, ""))
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		err := c.Answer(ctx, callID, someAnswer)
@@ -145,6 +145,19 @@ func TestAnAnswerIsRepeatedOnlyWhereGraphDidNotTakeIt(t *testing.T) {
 		if n := len(c.asked()); n != times || (err == nil) != (times == 2) {
 			t.Errorf("after %d: asked %d times, %v", status, n, err)
 		}
+	}
+}
+
+func TestAnAnswerThatMayHaveBeenTakenIsInDoubtWhateverComesAfter(t *testing.T) {
+	c := newCalling(t, answer(504, ""), answer(404, `{"error":{"code":"8522"}}`))
+	err := c.Answer(t.Context(), callID, someAnswer)
+	var e *Error
+	if !errors.Is(err, ErrDoubt) || errors.As(err, &e) || CallGone(err) {
+		t.Errorf("%v", err)
+	}
+	c = newCalling(t, answer(503, ""), answer(404, `{"error":{"code":"8522"}}`))
+	if err := c.Answer(t.Context(), callID, someAnswer); errors.Is(err, ErrDoubt) || !CallGone(err) {
+		t.Errorf("%v", err)
 	}
 }
 
@@ -165,7 +178,7 @@ func TestAnAnswerWaitsForNothingItHasNoTimeFor(t *testing.T) {
 	}
 }
 
-func TestARefusedTokenIsFetchedOnceMore(t *testing.T) {
+func TestARefusedTokenIsFetchedAgain(t *testing.T) {
 	c := newCalling(t, answer(401, ""), answer(200, ""))
 	if err := c.KeepAlive(t.Context(), callID); err != nil {
 		t.Fatal(err)
@@ -174,7 +187,7 @@ func TestARefusedTokenIsFetchedOnceMore(t *testing.T) {
 		t.Fatalf("asked %v", seen)
 	}
 	c = newCalling(t, answer(401, ""))
-	if err := c.KeepAlive(t.Context(), callID); err == nil || len(c.asked()) != 2 {
+	if err := c.KeepAlive(t.Context(), callID); err == nil || len(c.asked()) != 1+maxRefused {
 		t.Fatalf("asked %d times, %v", len(c.asked()), err)
 	}
 }
