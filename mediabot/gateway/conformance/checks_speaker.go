@@ -135,8 +135,9 @@ func (a *attribution) frames(ps []packet) {
 	}
 }
 
-// sounds tells by ear whose a frame is. Where a speaker's encoder starts again, a decoder that goes on can ring for a
-// frame: so a frame that sounds wrong is heard alone too, and only counts as wrong if that sounds wrong as well.
+// sounds tells by ear whose a frame is. A decoder that goes on can ring for a frame, where an encoder starts again or a
+// gateway plays a tone from packets that repeat: so a frame that sounds wrong is heard alone too, and only counts as
+// wrong if that sounds wrong as well.
 func (a *attribution) sounds(p packet) (uint32, error) {
 	heard, err := loudest(a.ears[p.track], p.payload)
 	if err != nil || heard == p.source {
