@@ -195,6 +195,7 @@ func TestAnotherGatewayCanTakeTheAddressOfAKilledOne(t *testing.T) {
 	first := start(t, gateway.Config{TokenFile: file})
 	first.record("call-1")
 	first.Kill()
+	http.DefaultClient.CloseIdleConnections() // those to the first are dead
 	second := start(t, gateway.Config{TokenFile: file, Addr: first.URL()[len("http://"):]})
 	if second.Instance() == first.Instance() || second.Token() == first.Token() {
 		t.Error("the second start has the identity of the first")
