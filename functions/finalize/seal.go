@@ -308,7 +308,7 @@ const (
 	packSize = 16 << 20
 	// maxBundles bounds the search for the place of a tail: three days of call.
 	maxBundles = 3 * 24 * 600
-	maxParts   = 6
+	maxParts   = 10 // segment.MaxParts
 )
 
 func (l *leg) pack(ctx context.Context, members []evidence.Sealed) error {
