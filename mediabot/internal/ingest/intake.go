@@ -92,7 +92,7 @@ type intake struct {
 	reported  time.Time // when receiver reports went out
 	settled   time.Time
 	until     time.Time // frames from then on are dropped, if it is set
-	own       uint32 // our SSRC in RTCP
+	own       uint32    // our SSRC in RTCP
 }
 
 func newIntake(tracks []Track, ext int, window time.Duration, now time.Time) *intake {

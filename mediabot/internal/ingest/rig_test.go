@@ -271,7 +271,6 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-
 // answer lets the sender know the peer's answer.
 func answer(t testing.TB, s *sender, peer *ingest.Peer) {
 	t.Helper()
