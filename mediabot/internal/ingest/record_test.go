@@ -45,6 +45,7 @@ type path struct {
 	vault    *storetest.Vault
 	trail    storetest.Trail
 	store    *evidence.Store
+	opener   evidence.Vault // vault if nil
 }
 
 func newPath(t testing.TB, dir string, cfg ingest.Config) *path {
@@ -109,7 +110,11 @@ func (r *recording) finish() spool.Handed {
 func (p *path) read(leg conversation.LegID, h spool.Handed) []bundle {
 	p.t.Helper()
 	ctx := context.Background()
-	store, err := evidence.New(evidence.Config{Blobs: &p.blobs, Tails: &p.tails, Keys: &p.keys, Vault: p.vault, VaultHosts: []string{storetest.VaultHost}})
+	vault := p.opener
+	if vault == nil {
+		vault = p.vault
+	}
+	store, err := evidence.New(evidence.Config{Blobs: &p.blobs, Tails: &p.tails, Keys: &p.keys, Vault: vault, VaultHosts: []string{storetest.VaultHost}})
 	must(p.t, err)
 	receipt, err := custody.Log{Trail: &p.trail}.Append(ctx, custody.Event{Tenant: tenant, Action: custody.SystemRead, System: "test", Item: string(leg)})
 	must(p.t, err)

@@ -211,20 +211,28 @@ func (s *sender) send(track int, at uint32, epoch uint8, source uint32, payload 
 	must(s.t, tr.local.WriteRTP(&rtp.Packet{Header: h, Payload: payload}))
 }
 
-// tones returns n Opus frames of a tone, encoded as the gateway does.
+// tones returns n Opus frames of a rising tone, encoded as the gateway does: no two are
+// the same.
 func tones(t testing.TB, hz float64, n int) [][]byte {
 	t.Helper()
 	enc, err := gopus.NewEncoder(gopus.EncoderConfig{SampleRate: 16000, Channels: 1, Application: gopus.ApplicationVoIP})
 	must(t, err)
 	var out [][]byte
-	pcm, packet := make([]float32, 320), make([]byte, 1500)
-	for i := range n {
+	pcm, packet, phase := make([]float32, 320), make([]byte, 1500), 0.0
+	seen := map[string]bool{}
+	for range n {
 		for j := range pcm {
-			pcm[j] = 0.4 * float32(math.Sin(2*math.Pi*hz*float64(i*320+j)/16000))
+			pcm[j] = 0.4 * float32(math.Sin(phase))
+			phase += 2 * math.Pi * hz / 16000
+			hz += 0.003
 		}
 		k, err := enc.Encode(pcm, packet)
 		must(t, err)
 		out = append(out, append([]byte(nil), packet[:k]...))
+		if seen[string(packet[:k])] {
+			t.Fatal("two frames are the same")
+		}
+		seen[string(packet[:k])] = true
 	}
 	return out
 }
@@ -274,5 +282,10 @@ func eventually(t testing.TB, what string, ok func() bool) {
 // answer lets the sender know the peer's answer.
 func answer(t testing.TB, s *sender, peer *ingest.Peer) {
 	t.Helper()
-	must(t, s.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: peer.Answer()}))
+	answerSDP(t, s, peer.Answer())
+}
+
+func answerSDP(t testing.TB, s *sender, sdp string) {
+	t.Helper()
+	must(t, s.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: sdp}))
 }
