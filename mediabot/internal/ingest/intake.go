@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"encoding/binary"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -90,12 +91,13 @@ type intake struct {
 	oddities  map[string]time.Time
 	reported  time.Time // when receiver reports went out
 	settled   time.Time
-	own       uint32 // our SSRC in RTCP
+	until     time.Time // frames from then on are dropped, if it is set
+	own       uint32    // our SSRC in RTCP
 }
 
 func newIntake(tracks []Track, ext int, window time.Duration, now time.Time) *intake {
 	x := &intake{
-		window: window, ext: uint8(ext), oddities: map[string]time.Time{}, allowance: MaxControlRate, allowed: now,
+		window: window, ext: uint8(ext), own: rand.Uint32(), oddities: map[string]time.Time{}, allowance: MaxControlRate, allowed: now,
 		audioClock: timeline{rate: media.AudioTimescale}, videoClock: timeline{rate: media.VideoTimescale},
 	}
 	for i, t := range tracks {
@@ -144,10 +146,17 @@ func (x *intake) attach(origin, now time.Time, sink Sink) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.sink, x.origin = sink, origin
-	x.settled = time.Time{}
+	x.settled, x.until = time.Time{}, time.Time{}
 	for _, s := range x.slots {
 		s.restart()
 	}
+}
+
+// close drops what was sent after now.
+func (x *intake) close(now time.Time) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.until = x.wallOf(now)
 }
 
 // detach gives the sink what waits, and then nothing more.
@@ -215,6 +224,13 @@ func (x *intake) rtp(now time.Time, s *slot, b []byte) {
 func (x *intake) malformed(now time.Time, s *slot, what string) {
 	x.count.Malformed++
 	x.odd(now, s.name+": "+what)
+}
+
+// give hands a frame to the sink.
+func (x *intake) give(f *Frame) {
+	if x.until.IsZero() || f.Wall.Before(x.until) {
+		x.sink.Frame(f)
+	}
 }
 
 // settle tells the sink up to when everything has come.

@@ -267,10 +267,14 @@ func (p *Peer) Record(origin time.Time, sink Sink) {
 	p.sockets.lazy.Store(true)
 }
 
-// Stop gives the sink what waits for holes and lines, and then nothing more.
+// Stop ends what Record began. Frames from now on are dropped; those from before that
+// lie in the socket, or wait for holes and lines, still go to the sink, and when Stop
+// returns nothing more does. It takes a tenth of a second.
 func (p *Peer) Stop() {
 	defer p.contain()
+	p.intake.close(time.Now())
 	p.sockets.lazy.Store(false)
+	time.Sleep(burst + pace)
 	p.intake.detach(time.Now())
 }
 

@@ -377,7 +377,7 @@ func (x *intake) sound(now time.Time, s *slot, p packet, f *Frame) {
 	}
 	x.missing(s, p, f)
 	f.Duration, f.Data = duration, p.payload
-	x.sink.Frame(f)
+	x.give(f)
 	if p.late {
 		return
 	}
@@ -420,7 +420,7 @@ func (x *intake) picture(now time.Time, s *slot, p packet, f *Frame) {
 		if f.Key {
 			s.wantsKey = false
 		}
-		x.sink.Frame(f)
+		x.give(f)
 		s.last = last{f.Track, f.Kind, f.Source, f.Wall}
 	}
 	s.unit.reset()

@@ -139,7 +139,7 @@ func (l *Leg) bundle(end time.Duration, final bool) (given, error) {
 	for _, t := range l.order {
 		if t.kind == conversation.AudioTrack {
 			l.fillTo(t, end, final)
-		} else if len(t.lanes) > 0 {
+		} else if len(t.lanes) > 0 && t.lanes[0].opened(units(end, media.VideoTimescale)) {
 			endPicture(t.lanes[0], units(end, media.VideoTimescale))
 		}
 		if err := b.track(t, 0, 0, end, final); err != nil {

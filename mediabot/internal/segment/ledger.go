@@ -36,6 +36,31 @@ func (l *Leg) explain(t *track, from, to int64, filled bool) {
 	}
 }
 
+// reconsider enters silence anew that was explained before s was known. Entries that
+// stand in a part are corrected for the bundle that replaces it.
+func (l *Leg) reconsider(t *track, s stretch) {
+	scale := timescale(t.kind)
+	for i := 0; i < len(t.gaps); i++ {
+		g := t.gaps[i]
+		from, to := g.From.Sub(l.epoch), g.To.Sub(l.epoch)
+		if g.Kind == conversation.GapLost || from >= s.to || to <= s.from {
+			continue
+		}
+		kept := t.gaps
+		t.gaps = slices.Clone(t.gaps[:i])
+		parted := t.parted
+		t.parted = i // nothing before is touched
+		l.explain(t, units(from, scale), units(to, scale), g.Frames > 0)
+		n := len(t.gaps) - i
+		t.gaps = append(t.gaps, kept[i+1:]...)
+		t.parted = parted
+		if i < parted {
+			t.parted += n - 1
+		}
+		i += n - 1
+	}
+}
+
 // enter adds a gap, to the last one if it goes on and does not stand in a part.
 func (t *track) enter(g conversation.Gap) {
 	if n := len(t.gaps); n > t.parted {

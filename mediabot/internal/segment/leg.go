@@ -175,7 +175,8 @@ func (l *Leg) Frame(f *Frame) {
 	}
 }
 
-// Missing says why a track has no frames in [from, to), before the next one comes.
+// Missing says why a track has no frames in [from, to). Where the ledger has an entry for
+// that time which no bundle holds yet, it is corrected.
 func (l *Leg) Missing(id conversation.TrackID, kind conversation.TrackKind, source teams.SourceID, from, to time.Time, why conversation.GapKind, reason string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -189,6 +190,7 @@ func (l *Leg) Missing(id conversation.TrackID, kind conversation.TrackKind, sour
 	}
 	if kind == conversation.AudioTrack {
 		t.known = append(t.known, s)
+		l.reconsider(t, s)
 		return
 	}
 	t.gaps = append(t.gaps, conversation.Gap{From: l.at(s.from), To: l.at(s.to), Kind: why, Reason: reason})

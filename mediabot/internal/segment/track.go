@@ -22,15 +22,16 @@ const (
 
 // track is one source of one kind, or the frames that are nobody's.
 type track struct {
-	id     conversation.TrackID
-	kind   conversation.TrackKind
-	source teams.SourceID
-	byLine bool
-	runs   int
-	lanes  []*lane // the first is the one without holes
-	known  []stretch
-	gaps   []conversation.Gap
-	parted int // gaps that stand in parts
+	id      conversation.TrackID
+	kind    conversation.TrackKind
+	source  teams.SourceID
+	byLine  bool
+	runs    int
+	lanes   []*lane // the first is the one without holes
+	known   []stretch
+	gaps    []conversation.Gap
+	parted  int    // gaps that stand in parts
+	refused string // why a frame could not be placed, as it was last told
 }
 
 // stretch is why nothing came in [from, to).
@@ -180,7 +181,10 @@ func (l *Leg) refuse(t *track, wall time.Duration, reason string) {
 		return
 	}
 	t.gaps = append(t.gaps, conversation.Gap{From: l.at(wall), To: l.at(wall + 20*time.Millisecond), Kind: conversation.GapLost, Reason: reason})
-	l.event(conversation.LegEvent{At: l.at(wall), Kind: conversation.EventAnomaly, Reason: string(t.id) + ": " + reason})
+	if t.refused != reason {
+		t.refused = reason
+		l.event(conversation.LegEvent{At: l.at(wall), Kind: conversation.EventAnomaly, Reason: string(t.id) + ": " + reason})
+	}
 }
 
 // begin starts a run of an audio lane at due.
@@ -238,6 +242,12 @@ func (l *Leg) placeVideo(t *track, f *Frame, wall time.Duration) {
 	}
 	ln.pos = at
 	ln.add(f.Data, 0, f.Key).open = true
+}
+
+// opened reports whether the last picture began before the given time and has no end.
+func (ln *lane) opened(before int64) bool {
+	n := len(ln.samples)
+	return n > 0 && ln.samples[n-1].open && ln.samples[n-1].time < before
 }
 
 // endPicture gives the last picture its duration, now that the next is due at the given

@@ -27,7 +27,7 @@ const (
 	HighWater = 0.8
 	// CommitInterval is the time between two writes. What a crash loses is that, and what
 	// the receiver had not read yet: less than a second in all.
-	CommitInterval = 850 * time.Millisecond
+	CommitInterval = 750 * time.Millisecond
 	// PackBundles is how many bundles go into one pack, ten minutes of call. Packs are
 	// cut where a bundle's number is a multiple of it, so that the same bundles give the
 	// same pack whoever packs them.
