@@ -266,12 +266,16 @@ func (e events) Control(kind string, line json.RawMessage) {
 	e.g.post(func() { e.g.control(kind, line) })
 }
 
+// Lost may come out of a call that the leg itself made into its recording, so that it
+// must not wait for the leg.
 func (e events) Lost(err error) {
-	e.g.post(func() {
-		if !e.g.ending {
-			e.g.log.Error("media lost", slog.String("alarm", "media-lost"), slog.String("cause", err.Error()))
-			e.g.fail("media lost")
-		}
+	e.g.legs.running.Go(func() {
+		e.g.post(func() {
+			if !e.g.ending {
+				e.g.log.Error("media lost", slog.String("alarm", "media-lost"), slog.String("cause", err.Error()))
+				e.g.fail("media lost")
+			}
+		})
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -90,6 +91,21 @@ func TestALegWaitsForBothCallAndPeer(t *testing.T) {
 	}
 	r.media.peer("call-1").connect()
 	r.seen("gate open call-1")
+}
+
+func TestAGatewayThatLearnsOfTheConnectionLaterIsAskedAgain(t *testing.T) {
+	r := newRig(t)
+	var asked atomic.Int64
+	r.gateway.answering(func(req *http.Request, body map[string]any) (int, string) {
+		if strings.HasSuffix(req.URL.Path, "/gate") && body["state"] == "open" && asked.Add(1) < 4 {
+			return 409, `{"code":"peer_not_connected"}`
+		}
+		return 0, ""
+	})
+	r.recording(1)
+	if n := r.count("graph status recording call-1"); n != 1 {
+		t.Fatalf("recording was announced %d times", n)
+	}
 }
 
 func TestAnEstablishedNotificationMayOvertakeTheAnswersReply(t *testing.T) {
