@@ -241,8 +241,6 @@ func TestTheCommandLine(t *testing.T) {
 		{[]string{"-unknown"}, good, exitUsage, "usage:"},
 		{[]string{"dance"}, good, exitUsage, "usage:"},
 		{[]string{"install", "now"}, good, exitUsage, "usage:"},
-		{[]string{"install"}, good, exitFault, "on Windows only"},
-		{[]string{"remove"}, good, exitFault, "on Windows only"},
 	} {
 		var out strings.Builder
 		if code := start(c.args, c.environ, &out); code != c.code || !strings.Contains(out.String(), c.says) {

@@ -306,7 +306,11 @@ func (g *leg) update(u teams.CallUpdate) {
 	}
 }
 
-func (g *leg) established() bool { return g.state == teams.CallEstablished }
+// established tells whether there is a call: also while it is terminating, when people
+// may still be heard.
+func (g *leg) established() bool {
+	return g.state == teams.CallEstablished || g.state == teams.CallTerminating && !g.establishedAt.IsZero()
+}
 
 // terminated ends the leg because the call did.
 func (g *leg) terminated(result *teams.CallResult) {

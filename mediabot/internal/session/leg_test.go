@@ -129,6 +129,20 @@ func TestAnEstablishedNotificationMayOvertakeTheAnswersReply(t *testing.T) {
 	}
 }
 
+func TestATerminatingCallIsRecordedToItsEnd(t *testing.T) {
+	r := newRig(t)
+	c := r.recording(1)
+	c.state(teams.CallTerminating, nil)
+	r.until("terminating", func() bool { return c.status().State == teams.CallTerminating })
+	if s := c.status(); !s.Recording || r.count("gate closed call-1") != 0 {
+		t.Fatalf("status %+v", s)
+	}
+	c.state(teams.CallTerminated, normal)
+	if n := c.ended(); n.Outcome != conversation.OutcomeRecorded || r.count("graph status notRecording call-1") != 0 {
+		t.Fatalf("notice %+v", n)
+	}
+}
+
 func TestATerminatedCallNeverComesBack(t *testing.T) {
 	r := newRig(t)
 	c := r.invite(invite(1))
