@@ -44,6 +44,29 @@ type issuer struct {
 	kid     string
 }
 
+// spare are key pairs, which are slow to make. Issuers take them in turn, so that no two
+// that exist at the same time have one in common.
+var spare struct {
+	mu   sync.Mutex
+	keys []*rsa.PrivateKey
+	next int
+}
+
+func key(t testing.TB) *rsa.PrivateKey {
+	spare.mu.Lock()
+	defer spare.mu.Unlock()
+	if len(spare.keys) < 8 {
+		k, err := rsa.GenerateKey(rand.Reader, 2048)
+		if err != nil {
+			t.Fatal(err)
+		}
+		spare.keys = append(spare.keys, k)
+		return k
+	}
+	spare.next++
+	return spare.keys[spare.next%len(spare.keys)]
+}
+
 func newIssuer(t testing.TB) *issuer {
 	i := &issuer{keys: map[string]*rsa.PrivateKey{}}
 	i.rotate(t)
@@ -73,10 +96,7 @@ func newIssuer(t testing.TB) *issuer {
 }
 
 func (i *issuer) rotate(t testing.TB) {
-	k, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
+	k := key(t)
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.kid = fmt.Sprintf("kid-%d", len(i.keys)+1)

@@ -266,12 +266,16 @@ func (e events) Control(kind string, line json.RawMessage) {
 	e.g.post(func() { e.g.control(kind, line) })
 }
 
+// Lost may come out of a call that the leg itself made into its recording, so that it
+// must not wait for the leg.
 func (e events) Lost(err error) {
-	e.g.post(func() {
-		if !e.g.ending {
-			e.g.log.Error("media lost", slog.String("alarm", "media-lost"), slog.String("cause", err.Error()))
-			e.g.fail("media lost")
-		}
+	e.g.legs.running.Go(func() {
+		e.g.post(func() {
+			if !e.g.ending {
+				e.g.log.Error("media lost", slog.String("alarm", "media-lost"), slog.String("cause", err.Error()))
+				e.g.fail("media lost")
+			}
+		})
 	})
 }
 
@@ -302,7 +306,11 @@ func (g *leg) update(u teams.CallUpdate) {
 	}
 }
 
-func (g *leg) established() bool { return g.state == teams.CallEstablished }
+// established tells whether there is a call: also while it is terminating, when people
+// may still be heard.
+func (g *leg) established() bool {
+	return g.state == teams.CallEstablished || g.state == teams.CallTerminating && !g.establishedAt.IsZero()
+}
 
 // terminated ends the leg because the call did.
 func (g *leg) terminated(result *teams.CallResult) {

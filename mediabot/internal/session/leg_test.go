@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -92,6 +93,21 @@ func TestALegWaitsForBothCallAndPeer(t *testing.T) {
 	r.seen("gate open call-1")
 }
 
+func TestAGatewayThatLearnsOfTheConnectionLaterIsAskedAgain(t *testing.T) {
+	r := newRig(t)
+	var asked atomic.Int64
+	r.gateway.answering(func(req *http.Request, body map[string]any) (int, string) {
+		if strings.HasSuffix(req.URL.Path, "/gate") && body["state"] == "open" && asked.Add(1) < 4 {
+			return 409, `{"code":"peer_not_connected"}`
+		}
+		return 0, ""
+	})
+	r.recording(1)
+	if n := r.count("graph status recording call-1"); n != 1 {
+		t.Fatalf("recording was announced %d times", n)
+	}
+}
+
 func TestAnEstablishedNotificationMayOvertakeTheAnswersReply(t *testing.T) {
 	r := newRig(t)
 	release := make(chan struct{})
@@ -110,6 +126,20 @@ func TestAnEstablishedNotificationMayOvertakeTheAnswersReply(t *testing.T) {
 	c.state(teams.CallTerminated, normal)
 	if n := c.ended(); n.Outcome != conversation.OutcomeRecorded {
 		t.Fatalf("outcome %s", n.Outcome)
+	}
+}
+
+func TestATerminatingCallIsRecordedToItsEnd(t *testing.T) {
+	r := newRig(t)
+	c := r.recording(1)
+	c.state(teams.CallTerminating, nil)
+	r.until("terminating", func() bool { return c.status().State == teams.CallTerminating })
+	if s := c.status(); !s.Recording || r.count("gate closed call-1") != 0 {
+		t.Fatalf("status %+v", s)
+	}
+	c.state(teams.CallTerminated, normal)
+	if n := c.ended(); n.Outcome != conversation.OutcomeRecorded || r.count("graph status notRecording call-1") != 0 {
+		t.Fatalf("notice %+v", n)
 	}
 }
 

@@ -91,7 +91,8 @@ func (g *leg) begin() {
 		by, why = "", ruleReason(g.decision)
 	}
 	var granted msgraph.RecordingGranted
-	g.step(statusWithin+gatewayTimeout, func(ctx context.Context) (err error) {
+	// A leg that ends does not wait for it.
+	g.begun(g.setup, statusWithin+openWithin, func(ctx context.Context) (err error) {
 		asking, cancel := context.WithTimeout(ctx, statusWithin)
 		defer cancel()
 		if granted, err = g.legs.c.Graph.UpdateRecordingStatus(asking, g.inv.Call, msgraph.StatusRecording); err != nil {
@@ -105,8 +106,33 @@ func (g *leg) begin() {
 		if err != nil {
 			return err
 		}
-		return g.legs.c.Gateway.openGate(ctx, g.inv.Call, call, granted)
+		return g.openGate(ctx, call, granted)
 	}, func(err error) { g.began(rec, granted, err) })
+}
+
+// Times of opening a gate.
+const (
+	openWithin = 5 * time.Second
+	openAgain  = 50 * time.Millisecond
+)
+
+// openGate opens the gateway's gate. The two ends of a connection do not learn of it at
+// the same time: a gateway that has not yet is asked again for a while.
+func (g *leg) openGate(ctx context.Context, call gatewayCall, granted msgraph.RecordingGranted) error {
+	ctx, cancel := context.WithTimeout(ctx, openWithin)
+	defer cancel()
+	for {
+		err := g.legs.c.Gateway.openGate(ctx, g.inv.Call, call, granted)
+		var refused *GatewayError
+		if err == nil || !errors.As(err, &refused) || refused.Code != "peer_not_connected" {
+			return err
+		}
+		select {
+		case <-time.After(openAgain):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 func (g *leg) began(rec Recording, granted msgraph.RecordingGranted, err error) {
@@ -195,8 +221,8 @@ func (g *leg) reopen(reason string) {
 	g.note(conversation.LegEvent{At: time.Now().UTC(), Kind: conversation.EventAnomaly, Reason: "gate closed: " + reason})
 	g.busy = true
 	call, grant := *g.call, g.grant
-	g.step(gatewayTimeout, func(ctx context.Context) error {
-		return g.legs.c.Gateway.openGate(ctx, g.inv.Call, call, grant)
+	g.step(openWithin, func(ctx context.Context) error {
+		return g.openGate(ctx, call, grant)
 	}, func(err error) {
 		g.busy = false
 		if err != nil && !g.ending {

@@ -184,6 +184,7 @@ type media struct {
 	late    atomic.Bool
 	fail    atomic.Bool
 	full    atomic.Bool // Finish fails
+	handing sync.WaitGroup
 	mu      sync.Mutex
 	peers   map[string]*peer
 }
@@ -321,7 +322,7 @@ func (r *recording) Finish(_ context.Context, outcome conversation.Outcome, hand
 		return errors.New("disk full")
 	}
 	if !hold {
-		go handed(session.Handed{Epoch: time.Now().UTC(), Bundles: 7, Packs: 1})
+		r.peer.media.handing.Go(func() { handed(session.Handed{Epoch: time.Now().UTC(), Bundles: 7, Packs: 1}) })
 	}
 	return nil
 }

@@ -157,6 +157,7 @@ func (r *rig) run(t *testing.T) {
 	t.Cleanup(func() {
 		stop()
 		wg.Wait()
+		r.media.handing.Wait()
 		if t.Failed() {
 			t.Log(r.logs.String())
 			t.Log(strings.Join(r.all(), "\n"))

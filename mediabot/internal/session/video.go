@@ -69,7 +69,13 @@ func (g *leg) subscribe() {
 func (g *leg) sending(kind teams.MediaKind) []teams.SourceID {
 	people := slices.Clone(g.present)
 	slices.SortStableFunc(people, func(a, b teams.Participant) int {
-		return cmp.Or(cmp.Compare(btoi(b.ID == g.inv.Recorded.ID), btoi(a.ID == g.inv.Recorded.ID)), cmp.Compare(a.ID, b.ID))
+		switch g.inv.Recorded.ID {
+		case a.ID:
+			return -1
+		case b.ID:
+			return 1
+		}
+		return cmp.Compare(a.ID, b.ID)
 	})
 	var out []teams.SourceID
 	for _, p := range people {
@@ -81,13 +87,6 @@ func (g *leg) sending(kind teams.MediaKind) []teams.SourceID {
 		}
 	}
 	return out
-}
-
-func btoi(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 // assign gives each socket a source. Sources that have a socket keep it; the others take
