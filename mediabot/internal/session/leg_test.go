@@ -33,8 +33,9 @@ func TestARecordedLegGoesFromInviteToHandOver(t *testing.T) {
 	if !ok || started.Invite == nil || started.Invite.Recorded.ID != "p-trader" {
 		t.Fatalf("started notice %+v", started)
 	}
+	r.seen("gateway delete call-1")
 	r.order("gateway open call-1", "graph answer call-1", "graph status recording call-1", "record call-1 audio-only=false", "gate open call-1",
-		"gate closed call-1", "finished call-1 recorded", "gateway delete call-1", "notice ended call-1")
+		"gate closed call-1", "finished call-1 recorded", "gateway delete call-1")
 	want := []conversation.EventKind{conversation.EventInvited, conversation.EventEstablished, conversation.EventRecording, conversation.EventRoster, conversation.EventResult, conversation.EventEnded}
 	if got := r.media.peer("call-1").rec.Load().kinds(); !slices.Equal(got, want) {
 		t.Fatalf("history %v, want %v", got, want)
@@ -282,6 +283,7 @@ func TestFailuresEndTheLegAsLostAndTellTheParticipants(t *testing.T) {
 			if n.Outcome != conversation.OutcomeLost || n.Reason != c.reason || n.Bundles != 7 {
 				t.Fatalf("notice %+v", n)
 			}
+			r.seen("graph hangup call-1")
 			r.order("gate open call-1", "finished call-1 lost", "graph status failed call-1", "graph hangup call-1")
 			if r.count("graph status notRecording call-1") != 0 || !strings.Contains(r.logs.String(), "alarm=recording-lost") {
 				t.Fatal("no alarm, or the wrong status")
