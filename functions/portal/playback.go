@@ -15,6 +15,7 @@ import (
 	"steno/shared/custody"
 	"steno/shared/evidence"
 	"steno/shared/media"
+	"steno/shared/teams"
 )
 
 // Limits of playback.
@@ -97,6 +98,9 @@ func (p *Portal) player(w http.ResponseWriter, r *http.Request, c caller) error 
 		out.Lanes = append(out.Lanes, describe(m, lane))
 	}
 	for _, party := range m.Parties {
+		if party.Kind == teams.PartyInstance {
+			continue // a recorder is there, and takes no part
+		}
 		out.People = append(out.People, presenceAnswer{
 			Participant: conversation.Participant{ID: party.Party.ID, Name: party.Name, Kind: string(party.Kind)},
 			Present:     orEmpty(party.Present), Muted: orEmpty(party.Muted), Held: orEmpty(party.Held), Lobby: party.Lobby,

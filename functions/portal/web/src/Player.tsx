@@ -169,7 +169,10 @@ function Pictures({ doc, show }: { doc: PlayerDocument; show: (video: HTMLVideoE
           </Select>
         </label>
       )}
-      <video ref={video} data-picture muted playsInline aria-label={`${nameOfLane(lane)}, ${lane.kind}`} />
+      <div className="frame">
+        <span>Nothing is shown at this moment</span>
+        <video ref={video} data-picture muted playsInline aria-label={`${nameOfLane(lane)}, ${lane.kind}`} />
+      </div>
     </div>
   );
 }
