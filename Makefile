@@ -9,10 +9,10 @@ WEB   := functions/portal/web
 PAGES := $(WEB)/dist/index.html
 # Only these two compile Microsoft's Graph models: minutes and gigabytes, twice over with -race.
 HEAVY := ./functions ./shared/msgraph/directory
-LIGHT := $$(go list ./... | grep -vxF -e steno/functions -e steno/shared/msgraph/directory -e steno/tests/bench)
+LIGHT := $$(go list ./... | grep -vxF -e steno/functions -e steno/shared/msgraph/directory | grep -v '^steno/tests/bench')
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 
-.PHONY: help run test check bench package clean web browser
+.PHONY: help run test check bench package conformance clean web browser
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,17 +29,20 @@ test: web browser ## run all tests
 check: web ## format, vet, static analysis, import arrows, pages
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$bad" ]; then echo "gofmt wants to change:"; echo "$$bad"; exit 1; fi
 	go vet ./...
-	GOOS=windows go vet ./shared/config ./shared/teams ./shared/conversation ./shared/policy ./shared/custody ./shared/evidence/...
+	GOOS=windows go vet ./mediabot/...
 	go run $(STATICCHECK) -checks 'all,-ST1000,-ST1003,-ST1005' ./...
 	go test ./tests/arch ./functions
 	cd $(WEB) && npm run --silent check
 
 bench: ## measure speed, memory and storage operations; prints ratios
 	go test -count=1 -run '^$$' -bench Invocation -benchmem ./functions/internal/funchost
-	go test -count=1 -timeout 30m -v ./tests/bench
+	go test -count=1 -timeout 30m -v ./tests/bench/...
 
-package: web ## stage the deployable app in dist/app and dist/app.zip
-	go run ./infra/package -out dist/app -zip dist/app.zip
+package: web ## stage the functions app in dist/app and dist/app.zip, and the recording bot for Windows in dist/bot
+	go run ./infra/package -out dist/app -zip dist/app.zip -bot dist/bot/mediabot.exe
+
+conformance: ## check the simulated gateway against the whole contract, at full length (ten minutes and more)
+	go test -count=1 -timeout 40m -v -run WholeContract ./mediabot/gateway/conformance -full
 
 web: $(PAGES)
 

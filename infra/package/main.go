@@ -1,6 +1,8 @@
 // Package stages the Functions app: the folder that the host runs and the zip that is deployed.
 //
-//	go run ./infra/package -out dist/app [-zip dist/app.zip] [-apps edge,capture,keeper] [-os linux -arch amd64]
+//	go run ./infra/package -out dist/app [-zip dist/app.zip] [-apps edge,capture,keeper] [-os linux -arch amd64] [-bot dist/bot/mediabot.exe]
+//
+// With -bot it builds the recording bot too, for Windows: the media library that its gateway hosts runs nowhere else.
 //
 // The host finds a function only in a direct child of the folder of host.json, and takes a lone other file in there for the function's
 // script (azure-functions-host, HostFunctionMetadataProvider and DeterminePrimaryScriptFile). So the staged folder holds host.json, the
@@ -32,13 +34,14 @@ func main() {
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	var p plan
-	var apps string
+	var apps, bot string
 	fs := flag.NewFlagSet("package", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	fs.StringVar(&p.root, "root", ".", "source tree")
 	fs.StringVar(&p.out, "out", "dist/app", "folder to stage into; replaced if it is a staged app")
 	fs.StringVar(&p.zip, "zip", "", "zip file to write as well")
 	fs.StringVar(&apps, "apps", "", "stage only the functions of these apps ("+strings.Join(appNames(), ",")+"); all by default")
+	fs.StringVar(&bot, "bot", "", "executable of the recording bot to build as well, for Windows")
 	fs.StringVar(&p.goos, "os", "linux", "operating system of the handler")
 	fs.StringVar(&p.goarch, "arch", "amd64", "architecture of the handler; Azure's is amd64")
 	fs.BoolVar(&p.skipBuild, "skip-build", false, "take the handler from -handler instead of building it")
@@ -54,6 +57,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	if apps != "" {
 		p.apps = strings.Split(apps, ",")
+	}
+	if bot != "" {
+		if err := build(ctx, stderr, p.root, bot, "./mediabot", "windows", "amd64"); err != nil {
+			return fmt.Errorf("bot: %w", err)
+		}
+		if _, err := fmt.Fprintf(stdout, "built %s\n", bot); err != nil {
+			return fmt.Errorf("report: %w", err)
+		}
 	}
 	names, err := p.stage(ctx, stderr)
 	if err != nil {

@@ -269,3 +269,15 @@ func TestTheRootsHostFileIsAccepted(t *testing.T) {
 		t.Errorf("route prefix %q, %v", prefix, err)
 	}
 }
+
+func TestTheBotIsBuiltForWindows(t *testing.T) {
+	root := tree(t, map[string]string{"mediabot/main.go": "package main\n\nfunc main() {}\n"})
+	exe := filepath.Join(t.TempDir(), "bot", "mediabot.exe")
+	if _, err := stageTree(t, root, "-bot", exe); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(exe)
+	if err != nil || len(b) < 2 || string(b[:2]) != "MZ" {
+		t.Errorf("no Windows executable: %v", err)
+	}
+}

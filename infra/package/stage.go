@@ -106,18 +106,23 @@ func (p *plan) fill(ctx context.Context, log io.Writer, dir string, names []stri
 }
 
 func (p *plan) build(ctx context.Context, log io.Writer, out string) error {
-	abs, err := filepath.Abs(out)
-	if err != nil {
-		return fmt.Errorf("build handler: %w", err)
-	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", abs, "./functions")
-	cmd.Dir = p.root
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+p.goos, "GOARCH="+p.goarch)
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Run(); err != nil {
+	if err := build(ctx, log, p.root, out, "./functions", p.goos, p.goarch); err != nil {
 		return fmt.Errorf("build handler: %w", err)
 	}
 	return nil
+}
+
+// build compiles a command without C, so that it runs wherever its system does.
+func build(ctx context.Context, log io.Writer, root, out, command, goos, goarch string) error {
+	abs, err := filepath.Abs(out)
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", abs, command)
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+goos, "GOARCH="+goarch)
+	cmd.Stdout, cmd.Stderr = log, log
+	return cmd.Run()
 }
 
 // checkHostFile refuses a host.json with which the app would not run or not be safe, and returns its route prefix.

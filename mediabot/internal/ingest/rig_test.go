@@ -43,7 +43,6 @@ type sending struct {
 	ingest.Track
 	local *webrtc.TrackLocalStaticRTP
 	seq   uint16
-	sent  time.Time
 }
 
 type senderOptions struct {
