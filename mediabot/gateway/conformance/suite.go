@@ -42,6 +42,7 @@ type suite struct {
 	short    bool
 	patience time.Duration // how long a check waits for what must come
 	seed     uint64
+	logging  sync.Mutex
 	log      io.Writer
 	features []string
 }
@@ -93,13 +94,23 @@ func (s *suite) try(ctx context.Context, c check) result {
 	<-done
 	out.took = time.Since(start)
 	out.verdict = passed
+	t.mu.Lock() // a connection that is on its way down may still complain
 	if len(t.complaints) > 0 {
-		out.verdict, out.complaints = failed, append(t.complaints, fmt.Sprintf("seed %d", s.seed))
+		out.verdict, out.complaints = failed, append(t.complaints[:len(t.complaints):len(t.complaints)], fmt.Sprintf("seed %d", s.seed))
 	}
-	if s.log != nil {
-		fmt.Fprintf(s.log, "%d %s: %s (%v)\n", c.number, c.claim, out.verdict, out.took.Round(time.Millisecond))
-	}
+	t.mu.Unlock()
+	s.printf("%d %s: %s (%v)\n", c.number, c.claim, out.verdict, out.took.Round(time.Millisecond))
 	return out
+}
+
+// printf writes to the log, if there is one.
+func (s *suite) printf(format string, args ...any) {
+	if s.log == nil {
+		return
+	}
+	s.logging.Lock()
+	defer s.logging.Unlock()
+	fmt.Fprintf(s.log, format, args...)
 }
 
 // trial is one run of a check. fatalf ends it from the goroutine of the check.
@@ -132,9 +143,7 @@ func (t *trial) fatalf(format string, args ...any) {
 }
 
 func (t *trial) logf(format string, args ...any) {
-	if t.log != nil {
-		fmt.Fprintf(t.log, "   "+format+"\n", args...)
-	}
+	t.printf("   "+format+"\n", args...)
 }
 
 // times is how often to repeat something.
