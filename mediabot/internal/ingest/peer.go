@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pion/datachannel"
 	"github.com/pion/ice/v4"
 	"github.com/pion/interceptor"
 	"github.com/pion/transport/v4/packetio"
@@ -59,10 +60,11 @@ type Peer struct {
 	lost    bool
 	told    bool // Connected
 
-	mu    sync.Mutex
-	ctl   *webrtc.DataChannel
-	up    bool
-	nacks sync.Once
+	mu     sync.Mutex
+	chosen bool                        // the control channel is there
+	ctl    datachannel.ReadWriteCloser // once it is open
+	up     bool
+	nacks  sync.Once
 }
 
 // Connect answers an offer. It returns at once: the peer connects in the background and
@@ -138,6 +140,7 @@ func (p *Peer) api(o Offer) (*webrtc.API, error) {
 		return nil, err
 	}
 	s.SetSCTPMaxMessageSize(MaxControl)
+	s.DetachDataChannels()
 	s.SetFireOnTrackBeforeFirstRTP(true) // else a goroutine a track waits to learn its codec
 	s.BufferFactory = p.buffer
 	return webrtc.NewAPI(webrtc.WithMediaEngine(engine), webrtc.WithInterceptorRegistry(&interceptor.Registry{}), webrtc.WithSettingEngine(s)), nil
@@ -287,10 +290,10 @@ func (p *Peer) Send(line any) error {
 	p.mu.Lock()
 	ctl := p.ctl
 	p.mu.Unlock()
-	if ctl == nil || ctl.ReadyState() != webrtc.DataChannelStateOpen {
+	if ctl == nil {
 		return fmt.Errorf("control line: %w", errNotOpen)
 	}
-	if err := ctl.SendText(string(b) + "\n"); err != nil {
+	if _, err := ctl.WriteDataChannel(append(b, '\n'), true); err != nil {
 		return fmt.Errorf("control line: %w", err)
 	}
 	return nil
@@ -342,7 +345,7 @@ func (p *Peer) state(s webrtc.PeerConnectionState) {
 // connected tells it when both the peer and the control channel are there.
 func (p *Peer) connected() {
 	p.mu.Lock()
-	ready := p.up && p.ctl != nil && p.ctl.ReadyState() == webrtc.DataChannelStateOpen
+	ready := p.up && p.ctl != nil
 	p.mu.Unlock()
 	if !ready {
 		return
@@ -358,11 +361,9 @@ func (p *Peer) connected() {
 // channel takes the control channel. There is one; another is closed.
 func (p *Peer) channel(dc *webrtc.DataChannel) {
 	p.mu.Lock()
-	second := p.ctl != nil
+	second := p.chosen
 	fits := dc.Label() == controlLabel && dc.Protocol() == controlProtocol && dc.Ordered()
-	if !second && fits {
-		p.ctl = dc
-	}
+	p.chosen = p.chosen || fits
 	p.mu.Unlock()
 	if second || !fits {
 		p.log.Warn("data channel refused", slog.Bool("second", second))
@@ -371,15 +372,47 @@ func (p *Peer) channel(dc *webrtc.DataChannel) {
 		}
 		return
 	}
-	dc.OnOpen(p.connected)
-	dc.OnMessage(func(m webrtc.DataChannelMessage) {
-		defer p.contain()
-		p.hear(m.Data)
+	dc.OnOpen(func() {
+		raw, err := dc.Detach()
+		if err != nil {
+			p.fail(fmt.Errorf("control channel: %w", err))
+			return
+		}
+		p.mu.Lock()
+		p.ctl = raw
+		p.mu.Unlock()
+		p.connected()
+		p.listen(raw)
 	})
-	dc.OnClose(func() { p.fail(errors.New("control channel closed")) })
 }
 
-func (p *Peer) hear(message []byte) {
+// listen hears the control channel until it is closed. pion's own reading would keep
+// 64 KiB for each channel, four times what a message may have.
+func (p *Peer) listen(raw datachannel.ReadWriteCloser) {
+	b := make([]byte, MaxControl)
+	for {
+		n, err := raw.Read(b)
+		switch {
+		case errors.Is(err, io.ErrShortBuffer):
+			p.fail(fmt.Errorf("%w: control message of more than %d bytes", ErrContract, MaxControl))
+			return
+		case err != nil:
+			p.fail(errors.New("control channel closed"))
+			return
+		}
+		if !p.heard(b[:n]) {
+			return
+		}
+	}
+}
+
+// heard takes a message. It reports whether there may be more.
+func (p *Peer) heard(message []byte) (more bool) {
+	defer p.contain()
+	return p.hear(message)
+}
+
+func (p *Peer) hear(message []byte) (more bool) {
 	lines, raw, err := p.intake.control(time.Now(), message)
 	p.telling.Lock()
 	for i := range lines {
@@ -391,6 +424,7 @@ func (p *Peer) hear(message []byte) {
 	if err != nil {
 		p.fail(err)
 	}
+	return err == nil
 }
 
 // tick does what is due by time.

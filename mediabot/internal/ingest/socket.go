@@ -17,7 +17,7 @@ import (
 const ReceiveBuffer = 4 << 20
 
 // burst is the time between two readings of a socket whose peer records.
-const burst = 60 * time.Millisecond
+const burst = 100 * time.Millisecond
 
 // sockets makes the sockets of one peer.
 type sockets struct {
@@ -48,21 +48,16 @@ func (s *sockets) ListenUDP(network string, at *net.UDPAddr) (transport.UDPConn,
 // socket is a UDP socket that takes packets from the gateway's candidates only.
 type socket struct {
 	*net.UDPConn
-	set    *sockets
-	inode  uint64
-	paused time.Time
+	set   *sockets
+	inode uint64
+	poll  poll
 }
 
 // ReadFromAddrPort reads the next packet of the gateway. It has one caller, the
 // connection's read loop.
 func (c *socket) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
-	// Asleep for a burst, then awake until the packets that came meanwhile are read.
-	if c.set.lazy.Load() && time.Since(c.paused) > burst/4 {
-		time.Sleep(burst)
-		c.paused = time.Now()
-	}
 	for {
-		n, from, err := c.ReadFromUDPAddrPort(b)
+		n, from, err := c.next(b)
 		if err != nil {
 			return n, from, err
 		}
@@ -72,6 +67,20 @@ func (c *socket) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 		}
 		c.set.r.foreign.Add(1)
 	}
+}
+
+// next waits for a packet; while the peer records, until the next burst. All sockets have
+// their bursts at the same times, so that between them the process sleeps.
+func (c *socket) next(b []byte) (int, netip.AddrPort, error) {
+	for c.set.lazy.Load() {
+		n, from, ok, err := c.poll.read(c.UDPConn, b)
+		if ok || err != nil {
+			return n, from, err
+		}
+		now := time.Now()
+		time.Sleep(now.Truncate(burst).Add(burst).Sub(now))
+	}
+	return c.ReadFromUDPAddrPort(b)
 }
 
 // WriteToAddrPort sends a packet.

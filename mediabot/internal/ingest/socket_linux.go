@@ -3,9 +3,11 @@ package ingest
 import (
 	"bufio"
 	"net"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -76,4 +78,42 @@ func drops(of map[uint64]bool) (total uint64, known bool) {
 		total += n
 	}
 	return total, lines.Err() == nil
+}
+
+// poll reads a socket without waiting. It serves one goroutine.
+type poll struct {
+	raw  syscall.RawConn
+	try  func(fd uintptr) bool
+	b    []byte
+	n    int
+	from netip.AddrPort
+	err  error
+}
+
+// read reads the next packet; not ok if there is none.
+func (p *poll) read(c *net.UDPConn, b []byte) (n int, from netip.AddrPort, ok bool, err error) {
+	if p.raw == nil {
+		if p.raw, err = c.SyscallConn(); err != nil {
+			return 0, from, false, err
+		}
+		p.try = p.receive // made once: a method value is an allocation
+	}
+	p.b = b
+	if err := p.raw.Read(p.try); err != nil {
+		return 0, from, false, err
+	}
+	if p.err == unix.EAGAIN || p.err == unix.EINTR {
+		return 0, from, false, nil
+	}
+	// Other errors are those of packets sent before, such as a port that was closed.
+	return p.n, p.from, p.err == nil, nil
+}
+
+func (p *poll) receive(fd uintptr) bool {
+	n, from, err := unix.Recvfrom(int(fd), p.b, unix.MSG_DONTWAIT)
+	p.n, p.err = n, err
+	if at, ok := from.(*unix.SockaddrInet4); ok {
+		p.from = netip.AddrPortFrom(netip.AddrFrom4(at.Addr), uint16(at.Port))
+	}
+	return true
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"steno/shared/conversation"
@@ -262,7 +263,7 @@ func (t *track) drop(end time.Duration, final bool, wall time.Time) {
 
 // cut drops the first n samples.
 func (ln *lane) cut(n int) {
-	from := len(ln.data)
+	from := uint32(len(ln.data))
 	if n < len(ln.samples) {
 		from = ln.samples[n].off
 	}
@@ -276,23 +277,40 @@ func (ln *lane) cut(n int) {
 
 // layout collects a bundle.
 type layout struct {
-	l    *Leg
-	h    conversation.BundleHeader
-	body []byte
+	l *Leg
+	h conversation.BundleHeader
+	*room
 }
+
+// room is memory for laying out a bundle. Legs are flushed one after the other, so few of
+// these serve all.
+type room struct {
+	body    []byte
+	samples []media.Sample
+}
+
+var rooms = sync.Pool{New: func() any { return new(room) }}
+
+// maxRoom is the size from which on memory is not kept for the next bundle.
+const maxRoom = 1 << 20
 
 func (l *Leg) layout(seq, part int) *layout {
 	h := l.Header()
 	h.Seq, h.Part = seq, part
 	h.From = l.at(time.Duration(seq) * conversation.SegmentDuration)
-	return &layout{l: l, h: h, body: l.body[:0]}
+	r := rooms.Get().(*room)
+	r.body = r.body[:0]
+	return &layout{l: l, h: h, room: r}
 }
 
 func (b *layout) done() (given, error) {
-	b.l.body = b.body
 	plain, err := media.EncodeBundle(b.h, b.body)
 	if err != nil {
 		return given{}, fmt.Errorf("lay out bundle: %w", err)
+	}
+	clear(b.samples[:cap(b.samples)])
+	if cap(b.body) <= maxRoom {
+		rooms.Put(b.room)
 	}
 	return given{b.h, plain}, nil
 }
@@ -368,13 +386,13 @@ func (b *layout) segment(t *track, ln *lane, i, j int) error {
 		s.Init = &conversation.Span{Off: int64(len(b.body)), Len: int64(len(head.run.init))}
 		b.body = append(b.body, head.run.init...)
 	}
-	samples := b.l.scratch[:0]
+	samples := b.samples[:0]
 	for k := i; k < j; k++ {
 		x := &ln.samples[k]
 		s.Duration += int64(x.dur)
 		samples = append(samples, media.Sample{Data: ln.data[x.off : x.off+x.size], Duration: x.dur, Sync: x.key})
 	}
-	b.l.scratch = samples
+	b.samples = samples
 	f := media.Fragment{Sequence: uint32(b.h.Seq*(MaxParts+1) + b.h.Part + 1), Time: uint64(head.time), DefaultDuration: head.dur, Samples: samples}
 	off := len(b.body)
 	body, err := media.AppendFragment(b.body, f)

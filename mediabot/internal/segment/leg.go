@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"steno/shared/conversation"
-	"steno/shared/media"
 	"steno/shared/msgraph"
 	"steno/shared/teams"
 )
@@ -96,8 +95,6 @@ type Leg struct {
 	endAt   time.Duration
 	outcome conversation.Outcome
 	done    bool
-	body    []byte
-	scratch []media.Sample
 }
 
 type event struct {

@@ -63,12 +63,13 @@ type run struct {
 	sps, pps      []byte
 }
 
+// sample is kept small: there are fifty for each second of each track.
 type sample struct {
 	run   *run
 	time  int64
 	dur   uint32
-	off   int
-	size  int
+	off   uint32 // in the lane's data
+	size  uint32
 	key   bool
 	first bool // of its run
 	quiet bool // silence of ours
@@ -197,7 +198,7 @@ func (t *track) begin(ln *lane, due int64) {
 var opusInit = media.OpusInit(1)
 
 func (ln *lane) add(data []byte, dur uint32, key bool) *sample {
-	ln.samples = append(ln.samples, sample{run: ln.run, time: ln.pos, dur: dur, off: len(ln.data), size: len(data), key: key, first: !ln.run.used})
+	ln.samples = append(ln.samples, sample{run: ln.run, time: ln.pos, dur: dur, off: uint32(len(ln.data)), size: uint32(len(data)), key: key, first: !ln.run.used})
 	ln.run.used = true
 	ln.data = append(ln.data, data...)
 	ln.pos += int64(dur)

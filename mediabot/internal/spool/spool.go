@@ -270,9 +270,10 @@ func (s *Spool) put(g *leg, h conversation.BundleHeader, plain []byte) error {
 	}
 	it := &item{itemMeta: meta, sum: sealed.Ciphertext}
 	g.coming += meta.media()
+	it.size = int64(len(sealed.Bytes))
 	s.append(record{recordItem, b, sealed.Bytes, sealed.Ciphertext}, func(f *logFile, off int64) {
-		it.file, it.off, it.size = f, off, int64(len(sealed.Bytes))
-		g.coming -= meta.media()
+		it.file, it.off = f, off
+		g.coming -= it.media()
 		g.add(it)
 	})
 	return nil
