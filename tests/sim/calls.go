@@ -35,6 +35,8 @@ type Recorder struct {
 	Webhook  string // https address for calling
 	Client   *http.Client
 	Gateways []*gateway.Gateway // where the blobs of its answers may lead
+	// Elsewhere says that a blob leads to a gateway that brings media of its own. May be nil.
+	Elsewhere func(blob string) bool
 }
 
 // Calls is the calling side of the tenant.
@@ -303,8 +305,8 @@ func (c *Call) add(p Party) (*member, error) {
 		lobby: p.Lobby, muted: p.Muted, cursor: len(c.members) * voiceOffset,
 	}
 	c.nextMSI += 3
-	c.change(m)
 	c.members = append(c.members, m)
+	c.change(m)
 	return m, nil
 }
 

@@ -198,7 +198,7 @@ func (l *leg) establish() {
 	blob := l.blob
 	l.mu.Unlock()
 	var media *gateway.Connection
-	if blob != "" {
+	if elsewhere := l.recorder.Elsewhere; blob != "" && (elsewhere == nil || !elsewhere(blob)) {
 		media = l.connect(blob)
 		if media == nil {
 			l.terminate(NoMediaControl)

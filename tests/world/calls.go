@@ -41,9 +41,9 @@ func (r CallReport) OK() bool {
 	return len(r.Faults) == 0 && r.Missing == 0 && r.Wrong == 0 && r.Altered == 0 && r.Unlike == 0 && r.OffsetMS <= 40
 }
 
-// settle is how long after the acknowledgment, and before the end, of a recording
+// Settle is how long after the acknowledgment, and before the end, of a recording
 // frames may be under way.
-const settle = 1500 * time.Millisecond
+const Settle = 1500 * time.Millisecond
 
 // Sealed waits until every leg of a call is sealed.
 func (a *Archive) Sealed(ctx context.Context, call *sim.Call) (conversation.Call, error) {
@@ -102,7 +102,7 @@ func (a *Archive) compareLeg(ctx context.Context, leg conversation.Leg, info sim
 	if err != nil {
 		return err
 	}
-	from := recordedFrom(info)
+	from := RecordedFrom(info)
 	if from.IsZero() {
 		if leg.Outcome != conversation.OutcomeEmpty && leg.Outcome != conversation.OutcomeExcluded {
 			r.Faults = append(r.Faults, fmt.Sprintf("leg %s never recorded and is %s (%s)", info.ID, leg.Outcome, leg.Reason))
@@ -116,14 +116,8 @@ func (a *Archive) compareLeg(ctx context.Context, leg conversation.Leg, info sim
 	if err != nil {
 		return err
 	}
-	from, to := from.Add(settle), leg.To.Add(-settle)
-	parties := map[sim.ParticipantID]string{}
-	for _, s := range truth.Sources {
-		parties[s.Participant] = partyID(s.Party)
-	}
-	for _, u := range truth.Utterances {
-		compareUtterance(u, parties[u.Participant], from, to, audio, r)
-	}
+	from, to := from.Add(Settle), leg.To.Add(-Settle)
+	compareSpeech(truth, from, to, audio, r)
 	sent := map[[32]byte]bool{}
 	for _, p := range truth.Pictures {
 		sent[sha256.Sum256(nals(p.AnnexB))] = true
@@ -137,8 +131,18 @@ func (a *Archive) compareLeg(ctx context.Context, leg conversation.Leg, info sim
 	return nil
 }
 
-// recordedFrom is when recording was acknowledged, zero if it never was.
-func recordedFrom(info sim.LegInfo) time.Time {
+func compareSpeech(truth sim.Truth, from, to time.Time, audio map[[32]byte][]heard, r *CallReport) {
+	parties := map[sim.ParticipantID]string{}
+	for _, s := range truth.Sources {
+		parties[s.Participant] = partyID(s.Party)
+	}
+	for _, u := range truth.Utterances {
+		compareUtterance(u, parties[u.Participant], from, to, audio, r)
+	}
+}
+
+// RecordedFrom is when recording was acknowledged, zero if it never was.
+func RecordedFrom(info sim.LegInfo) time.Time {
 	for _, s := range info.Statuses {
 		if s.Status == "recording" {
 			return s.At
@@ -258,59 +262,97 @@ func (a *Archive) Manifest(ctx context.Context, leg conversation.Leg) (conversat
 	return conversation.DecodeManifest(b)
 }
 
-// samples reads every frame of a leg: audio by the digest of its bytes, and the slices
-// of pictures.
-func (a *Archive) samples(ctx context.Context, m conversation.Manifest) (map[[32]byte][]heard, [][]byte, error) {
+// Frame is an archived frame and the lane it lies in.
+type Frame struct {
+	Lane     int // index into the manifest's Lanes
+	Track    conversation.TrackID
+	Kind     conversation.TrackKind
+	Party    string // whose lane, empty for nobody's; guests by name
+	At       time.Time
+	Duration time.Duration
+	Data     []byte // good during the call
+}
+
+// Frames reads every frame of a leg from evidence, lane by lane and in order of time,
+// after checking the digest of every pack.
+func (a *Archive) Frames(ctx context.Context, m conversation.Manifest, take func(Frame)) error {
 	receipt, err := a.receipt(ctx, string(m.Leg))
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	audio := map[[32]byte][]heard{}
-	var pictures [][]byte
 	packs := make([]*evidence.Packed, len(m.Packs))
 	for i, p := range m.Packs {
 		if packs[i], err = a.Evidence.OpenPack(ctx, evidence.Ref{Tenant: m.Tenant, Unit: string(m.Leg), Object: p.Object}, receipt); err != nil {
-			return nil, nil, err
+			return err
 		}
 		if _, _, err := packs[i].Digest(ctx); err != nil {
-			return nil, nil, err
+			return err
 		}
 	}
-	for _, lane := range m.Lanes() {
-		party := ""
-		if lane.Party != nil {
-			party = lane.Party.ID
-			if lane.Party.Kind == teams.PartyGuest {
-				party = lane.Party.Name // their ids are of the call alone
-			}
-		}
+	for i, lane := range m.Lanes() {
 		for _, s := range lane.Segments {
 			b := m.Bundles[s.Bundle]
 			o, err := packs[b.Pack].Open(ctx, b.Object)
 			if err != nil {
-				return nil, nil, err
+				return err
 			}
 			raw := make([]byte, s.Data.Len)
 			if _, err := o.ReadAt(raw, b.Body+s.Data.Off); err != nil {
-				return nil, nil, err
+				return err
 			}
 			frag, err := media.ParseFragment(raw)
 			if err != nil {
-				return nil, nil, err
+				return err
 			}
-			at := m.Epoch.Add(time.Duration(frag.Time) * time.Second / time.Duration(m.Tracks[s.Track].Timescale))
+			scale := time.Duration(m.Tracks[s.Track].Timescale)
+			at := func(units uint64) time.Time { return m.Epoch.Add(time.Duration(units) * time.Second / scale) }
+			f := Frame{Lane: i, Track: m.Tracks[s.Track].Track, Kind: lane.Kind, Party: PartyOf(lane)}
+			units := frag.Time
 			for _, x := range frag.Samples {
-				if lane.Kind == conversation.AudioTrack {
-					sum := sha256.Sum256(x.Data)
-					audio[sum] = append(audio[sum], heard{at, party, slices.Clone(x.Data)})
-				} else {
-					pictures = append(pictures, slicesOf(x.Data))
-				}
-				at = at.Add(time.Duration(x.Duration) * time.Second / time.Duration(m.Tracks[s.Track].Timescale))
+				f.At, f.Duration, f.Data = at(units), time.Duration(x.Duration)*time.Second/scale, x.Data
+				take(f)
+				units += uint64(x.Duration)
 			}
 		}
 	}
-	return audio, pictures, nil
+	return nil
+}
+
+// PartyOf names whose lane it is as the truth of a call does, empty for nobody's.
+func PartyOf(lane conversation.Lane) string {
+	switch {
+	case lane.Party == nil:
+		return ""
+	case lane.Party.Kind == teams.PartyGuest:
+		return lane.Party.Name // their ids are of the call alone
+	}
+	return lane.Party.ID
+}
+
+// samples reads every frame of a leg: audio by the digest of its bytes, and the slices
+// of pictures.
+func (a *Archive) samples(ctx context.Context, m conversation.Manifest) (map[[32]byte][]heard, [][]byte, error) {
+	audio := map[[32]byte][]heard{}
+	var pictures [][]byte
+	err := a.Frames(ctx, m, func(f Frame) {
+		if f.Kind == conversation.AudioTrack {
+			sum := sha256.Sum256(f.Data)
+			audio[sum] = append(audio[sum], heard{f.At, f.Party, slices.Clone(f.Data)})
+		} else {
+			pictures = append(pictures, slicesOf(f.Data))
+		}
+	})
+	return audio, pictures, err
+}
+
+// CompareSpeech compares what was said in [from, to) with a leg, whatever its outcome.
+func (a *Archive) CompareSpeech(ctx context.Context, m conversation.Manifest, truth sim.Truth, from, to time.Time, r *CallReport) error {
+	audio, _, err := a.samples(ctx, m)
+	if err != nil {
+		return err
+	}
+	compareSpeech(truth, from, to, audio, r)
+	return nil
 }
 
 // slicesOf is an access unit of MP4 without lengths and parameter sets.
