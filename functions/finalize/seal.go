@@ -2,13 +2,10 @@ package finalize
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"time"
 
@@ -255,82 +252,6 @@ func (l *leg) add(o *evidence.Object, e conversation.BundleEntry) error {
 	return nil
 }
 
-// packTails packs what lies in the short-lived store and in no pack: the recorder died
-// before it could.
-func (l *leg) packTails(ctx context.Context) error {
-	list, err := l.evidence.Tails(ctx, l.n.Tenant, string(l.n.Leg))
-	if err != nil {
-		return err
-	}
-	there := map[string]bool{}
-	for _, t := range list {
-		if !l.packed[t.Name] {
-			there[t.Name] = true
-		}
-	}
-	next := 0
-	if n := len(l.manifest.Bundles); n > 0 {
-		next = l.manifest.Bundles[n-1].Seq + 1
-	}
-	for len(there) > 0 {
-		var members []evidence.Sealed
-		var size int
-		found := false
-		for ; len(there) > 0 && size < packSize && next < maxBundles; next++ {
-			for part := 0; part <= conversation.MaxParts; part++ {
-				object := conversation.BundleObject(l.n.Leg, next, part)
-				if !there[object] {
-					continue
-				}
-				delete(there, object)
-				s, err := l.evidence.Tail(ctx, l.ref(object))
-				if errors.Is(err, evidence.ErrCorrupt) {
-					l.fault("a tail does not verify")
-					continue
-				}
-				if err != nil {
-					return err
-				}
-				members, size, found = append(members, s), size+len(s.Bytes), true
-			}
-		}
-		if !found {
-			l.fault(fmt.Sprintf("%d tails are no bundles of this leg", len(there)))
-			return nil
-		}
-		if err := l.pack(ctx, members); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-const (
-	packSize = 16 << 20
-	// maxBundles bounds the search for the place of a tail: three days of call.
-	maxBundles = 3 * 24 * 600
-)
-
-func (l *leg) pack(ctx context.Context, members []evidence.Sealed) error {
-	object := conversation.PackObject(l.n.Leg, len(l.manifest.Packs))
-	p, err := evidence.NewPack(l.ref(object), members)
-	if err != nil {
-		return err
-	}
-	if err := l.evidence.PutPack(ctx, p); err != nil && !errors.Is(err, evidence.ErrExists) {
-		return err
-	}
-	receipt, err := l.open(ctx)
-	if err != nil {
-		return err
-	}
-	opened, err := l.evidence.OpenPack(ctx, l.ref(object), receipt)
-	if err != nil {
-		return err
-	}
-	return l.readPack(ctx, object, opened)
-}
-
 // put seals and stores a derived object under a fixed name. A name that is filled was
 // filled by an earlier try, which said the same.
 func (l *leg) put(ctx context.Context, object string, plain []byte) error {
@@ -342,120 +263,6 @@ func (l *leg) put(ctx context.Context, object string, plain []byte) error {
 		return err
 	}
 	return nil
-}
-
-func (l *leg) dropPacked(ctx context.Context) error {
-	list, err := l.evidence.Tails(ctx, l.n.Tenant, string(l.n.Leg))
-	if err != nil {
-		return err
-	}
-	for _, t := range list {
-		if !l.packed[t.Name] {
-			continue
-		}
-		if err := l.evidence.DropTail(ctx, l.ref(t.Name)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// dropTails tidies up after a sealing that was cut off at its last step.
-func (f *Finalizer) dropTails(ctx context.Context, n conversation.LegNotice, sealed conversation.Leg) error {
-	list, err := f.evidence.Tails(ctx, n.Tenant, string(n.Leg))
-	if err != nil || len(list) == 0 {
-		return err
-	}
-	l := &leg{Finalizer: f, n: n, packed: map[string]bool{}}
-	receipt, err := l.open(ctx)
-	if err != nil {
-		return err
-	}
-	for i := range sealed.Packs {
-		p, err := f.evidence.OpenPack(ctx, l.ref(conversation.PackObject(n.Leg, i)), receipt)
-		if err != nil {
-			return err
-		}
-		for _, m := range p.Members {
-			if err := p.Verify(ctx, m.Object); err != nil {
-				return err
-			}
-			l.packed[m.Object] = true
-		}
-	}
-	return l.dropPacked(ctx)
-}
-
-// trackMeter follows one track for its peaks.
-type trackMeter struct {
-	decoder *media.Decoder
-	meter   media.PeakMeter
-	from    time.Time
-	heard   int64 // samples of 48 kHz so far
-	bad     int
-}
-
-func (l *leg) meter(s conversation.Segment, frag media.Fragment) error {
-	m := l.meters[s.Track]
-	if m == nil {
-		d, err := media.NewDecoder()
-		if err != nil {
-			return err
-		}
-		m = &trackMeter{decoder: d, from: s.Wall}
-		l.meters[s.Track] = m
-	}
-	// Where the track was away, the drawing is silent.
-	due := int64(s.Wall.Sub(m.from)) * media.AudioTimescale / int64(time.Second)
-	if gap := due - m.heard; gap > media.FrameSamples && gap < 24*3600*media.AudioTimescale {
-		quiet := make([]float32, media.AudioTimescale)
-		for ; gap > 0; gap -= media.AudioTimescale {
-			n := min(gap, media.AudioTimescale)
-			m.meter.Add(quiet[:n])
-			m.heard += n
-		}
-	}
-	for _, x := range frag.Samples {
-		pcm, err := m.decoder.Decode(x.Data)
-		if err != nil {
-			m.bad++
-		}
-		m.meter.Add(pcm)
-		m.heard += int64(len(pcm))
-	}
-	return nil
-}
-
-// Peaks is the plain content of a leg's peaks object.
-type Peaks struct {
-	PerSecond int          `json:"perSecond"`
-	Tracks    []TrackPeaks `json:"tracks"`
-}
-
-// TrackPeaks is what the player draws of a track: one byte for each tenth of a second.
-type TrackPeaks struct {
-	Track conversation.TrackID `json:"track"`
-	From  time.Time            `json:"from"`
-	Peaks []byte               `json:"peaks"`
-	Bad   int                  `json:"bad,omitempty"` // packets that did not decode
-}
-
-func (l *leg) putPeaks(ctx context.Context) (string, error) {
-	if len(l.meters) == 0 {
-		return "", nil
-	}
-	out := Peaks{PerSecond: media.PeaksPerSecond}
-	for _, id := range slices.Sorted(maps.Keys(l.meters)) {
-		m := l.meters[id]
-		out.Tracks = append(out.Tracks, TrackPeaks{Track: id, From: m.from, Peaks: m.meter.Peaks(), Bad: m.bad})
-	}
-	plain, err := json.Marshal(out)
-	if err != nil {
-		return "", err
-	}
-	sum := sha256.Sum256([]byte("steno-peaks-v1\x00" + string(l.n.Leg)))
-	object := hex.EncodeToString(sum[:16])
-	return object, l.put(ctx, object, plain)
 }
 
 // resolve names the people of the tenant who took part.
