@@ -279,8 +279,10 @@ func TestAMissingBundleIsALossThatAlarms(t *testing.T) {
 	}
 }
 
-func TestAChangedBundleIsNamedAndTheRestIsSealed(t *testing.T) {
-	r := newRig(t)
+// damaged stores a packed recording and flips a byte in the middle of the pack.
+func (r *rig) damaged() conversation.LegNotice {
+	t := r.t
+	t.Helper()
 	rec := r.recording("call-1", "chain-1", rita)
 	rec.Packed = true
 	n := r.store(rec)
@@ -295,6 +297,46 @@ func TestAChangedBundleIsNamedAndTheRestIsSealed(t *testing.T) {
 	}
 	b[size/2] ^= 1
 	r.blobs.Tamper(name, b)
+	return n
+}
+
+func TestADamagedPackIsMadeGoodFromTailsAndAlarms(t *testing.T) {
+	r := newRig(t)
+	n := r.damaged()
+	r.handle(n)
+	leg := r.call("chain-1").Legs[0]
+	if leg.Outcome != conversation.OutcomeRecorded || leg.Bundles != 5 || leg.Packs != 2 || leg.Lost != 0 {
+		t.Errorf("%+v", leg)
+	}
+	if !strings.Contains(r.log.String(), "evidence damaged") {
+		t.Errorf("no alarm: %s", r.log.String())
+	}
+	r.manifest(leg)
+}
+
+func TestAMissingPackIsMadeGoodFromTails(t *testing.T) {
+	r := newRig(t)
+	n := r.store(r.recording("call-1", "chain-1", rita))
+	n.Packs = 1 // said to be there, and is not
+	r.handle(n)
+	leg := r.call("chain-1").Legs[0]
+	if leg.Outcome != conversation.OutcomeRecorded || leg.Bundles != 5 || leg.Lost != 0 || !strings.Contains(r.log.String(), "evidence damaged") {
+		t.Errorf("%+v", leg)
+	}
+}
+
+func TestAChangedBundleIsNamedAndTheRestIsSealed(t *testing.T) {
+	r := newRig(t)
+	n := r.damaged()
+	tails, err := r.evidence.Tails(t.Context(), home, string(n.Leg))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range tails {
+		if err := r.evidence.DropTail(t.Context(), evidence.Ref{Tenant: home, Unit: string(n.Leg), Object: x.Name}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	r.handle(n)
 	leg := r.call("chain-1").Legs[0]
 	if leg.Outcome != conversation.OutcomeLost || leg.Bundles != 4 || leg.Lost < 6*time.Second {

@@ -2,6 +2,7 @@ package finalize
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -19,17 +20,20 @@ import (
 // leg is the sealing of one leg under way.
 type leg struct {
 	*Finalizer
-	n        conversation.LegNotice
-	manifest conversation.Manifest
-	meters   map[conversation.TrackID]*trackMeter
-	packed   map[string]bool // objects that lie in verified packs
-	receipt  custody.Receipt
-	until    time.Time
+	n          conversation.LegNotice
+	manifest   conversation.Manifest
+	meters     map[conversation.TrackID]*trackMeter
+	placed     map[string]placed // bundles by object, in packs that verify
+	held       *evidence.Packed  // the pack in memory
+	heldObject string
+	faults     []string
+	receipt    custody.Receipt
+	until      time.Time
 }
 
 // seal verifies all of a leg, seals its manifest and closes it in the register.
 func (f *Finalizer) seal(ctx context.Context, n conversation.LegNotice, abandoned bool) error {
-	l := &leg{Finalizer: f, n: n, meters: map[conversation.TrackID]*trackMeter{}, packed: map[string]bool{}}
+	l := &leg{Finalizer: f, n: n, meters: map[conversation.TrackID]*trackMeter{}, placed: map[string]placed{}}
 	if err := l.gather(ctx); err != nil {
 		return fmt.Errorf("seal leg %s: %w", n.Leg, err)
 	}
@@ -92,6 +96,9 @@ func (f *Finalizer) seal(ctx context.Context, n conversation.LegNotice, abandone
 	if err != nil {
 		return fmt.Errorf("register leg %s: %w", n.Leg, err)
 	}
+	for _, reason := range l.faults {
+		f.log.ErrorContext(ctx, "evidence damaged", slog.String("leg", string(n.Leg)), slog.String("reason", reason))
+	}
 	if m.Outcome == conversation.OutcomeLost {
 		// The alarm: operators match on this line.
 		f.log.ErrorContext(ctx, "recording lost", slog.String("leg", string(n.Leg)), slog.String("call", string(n.Call)),
@@ -121,13 +128,26 @@ func (l *leg) judge(abandoned bool) {
 			m.Reason = e.Reason
 		}
 	}
-	missing := slices.ContainsFunc(m.Events, func(e conversation.LegEvent) bool { return e.Kind == conversation.EventFault })
-	if missing && m.Outcome == conversation.OutcomeRecorded {
+	if l.incomplete() && m.Outcome == conversation.OutcomeRecorded {
 		m.Outcome = conversation.OutcomeLost
 	}
 }
 
-// unit is the evidence unit of the leg.
+// incomplete reports whether a stretch of the leg is in no bundle.
+func (l *leg) incomplete() bool {
+	have := map[int]bool{}
+	for _, b := range l.manifest.Bundles {
+		have[b.Seq] = true
+	}
+	for seq := range have {
+		if seq > 0 && !have[seq-1] {
+			return true
+		}
+	}
+	return len(have) < l.n.Bundles
+}
+
+// ref names an object of the leg.
 func (l *leg) ref(object string) evidence.Ref {
 	return evidence.Ref{Tenant: l.n.Tenant, Unit: string(l.n.Leg), Object: object}
 }
@@ -147,70 +167,125 @@ func (l *leg) open(ctx context.Context) (custody.Receipt, error) {
 	return l.receipt, nil
 }
 
-// gather reads every bundle of the leg: from its packs, then from the tails that no pack
-// holds yet, which it packs.
+// gather reads every bundle of the leg, in the order of time: from its packs, and from
+// the tails that no good pack holds, which it packs first.
 func (l *leg) gather(ctx context.Context) error {
-	receipt, err := l.open(ctx)
-	if err != nil {
-		return err
-	}
 	for n := 0; ; n++ {
 		object := conversation.PackObject(l.n.Leg, n)
-		p, err := l.evidence.OpenPack(ctx, l.ref(object), receipt)
-		if errors.Is(err, evidence.ErrNotFound) {
-			if n < l.n.Packs {
-				l.fault(fmt.Sprintf("pack %d is missing", n))
-				continue
+		err := l.takePack(ctx, object)
+		switch {
+		case errors.Is(err, evidence.ErrNotFound) && n >= l.n.Packs:
+			if err := l.packTails(ctx, n); err != nil {
+				return err
 			}
-			break
-		}
-		if errors.Is(err, evidence.ErrCorrupt) || errors.Is(err, evidence.ErrFormat) {
+			return l.readBundles(ctx)
+		case errors.Is(err, evidence.ErrNotFound):
+			l.fault(fmt.Sprintf("pack %d is missing", n))
+		case errors.Is(err, evidence.ErrCorrupt), errors.Is(err, evidence.ErrFormat):
 			l.fault(fmt.Sprintf("pack %d is corrupt", n))
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if err := l.readPack(ctx, object, p); err != nil {
-			return err
-		}
-		if receipt, err = l.open(ctx); err != nil {
+		case err != nil:
 			return err
 		}
 	}
-	return l.packTails(ctx)
 }
 
+// fault notes that evidence is not as it was stored. That is an incident, also where
+// nothing is lost by it.
 func (l *leg) fault(reason string) {
+	l.faults = append(l.faults, reason)
 	l.manifest.Events = append(l.manifest.Events, conversation.LegEvent{At: l.c.Now().UTC(), Kind: conversation.EventFault, Reason: reason})
 }
 
-// readPack verifies a pack and adds its bundles.
-func (l *leg) readPack(ctx context.Context, object string, p *evidence.Packed) error {
+// takePack verifies a pack and notes what is in it.
+func (l *leg) takePack(ctx context.Context, object string) error {
+	p, err := l.hold(ctx, object)
+	if err != nil {
+		return err
+	}
 	size, digest, err := p.Digest(ctx)
 	if err != nil {
 		return err
 	}
 	l.manifest.Packs = append(l.manifest.Packs, conversation.PackEntry{Object: object, Size: size, SHA256: hex.EncodeToString(digest[:])})
 	for _, m := range p.Members {
-		l.packed[m.Object] = true
-		err := p.Verify(ctx, m.Object)
-		var o *evidence.Object
-		if err == nil {
-			o, err = p.Open(ctx, m.Object)
-		}
-		if err == nil {
-			err = l.add(o, conversation.BundleEntry{Object: m.Object, Pack: len(l.manifest.Packs) - 1, SHA256: hex.EncodeToString(m.SHA256[:])})
-		}
-		if errors.Is(err, evidence.ErrCorrupt) || errors.Is(err, media.ErrBundle) || errors.Is(err, errOrder) {
+		if err := p.Verify(ctx, m.Object); errors.Is(err, evidence.ErrCorrupt) {
 			l.fault("a bundle in pack " + object + " does not verify")
-			continue // its time shows as missing
-		}
-		if err != nil {
+			continue // there may be a tail of it
+		} else if err != nil {
 			return err
 		}
+		l.placed[m.Object] = placed{pack: len(l.manifest.Packs) - 1, sha256: m.SHA256}
 	}
 	return nil
+}
+
+// placed is where a verified bundle lies.
+type placed struct {
+	pack   int
+	sha256 [sha256.Size]byte
+}
+
+// hold opens a pack and keeps it in memory, in place of the one before.
+func (l *leg) hold(ctx context.Context, object string) (*evidence.Packed, error) {
+	receipt, err := l.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if l.held != nil && l.heldObject == object {
+		return l.held, nil
+	}
+	p, err := l.evidence.OpenPack(ctx, l.ref(object), receipt)
+	if err != nil {
+		return nil, err
+	}
+	if _, _, err := p.Digest(ctx); err != nil {
+		return nil, err
+	}
+	l.held, l.heldObject = p, object
+	return p, nil
+}
+
+// readBundles takes the verified bundles into the manifest, in order.
+func (l *leg) readBundles(ctx context.Context) error {
+	left := len(l.placed)
+	for seq := 0; left > 0 && seq < maxBundles; seq++ {
+		whole := false
+		for part := 0; part <= conversation.MaxParts; part++ {
+			object := conversation.BundleObject(l.n.Leg, seq, part)
+			at, ok := l.placed[object]
+			if !ok {
+				continue
+			}
+			left--
+			if whole {
+				continue // the bundle came after all, and says what its parts say
+			}
+			if err := l.readBundle(ctx, object, at); err != nil {
+				return err
+			}
+			whole = part == 0
+		}
+	}
+	if left > 0 {
+		l.fault(fmt.Sprintf("%d objects are no bundles of this leg", left))
+	}
+	return nil
+}
+
+func (l *leg) readBundle(ctx context.Context, object string, at placed) error {
+	p, err := l.hold(ctx, l.manifest.Packs[at.pack].Object)
+	if err != nil {
+		return err
+	}
+	o, err := p.Open(ctx, object)
+	if err == nil {
+		err = l.add(o, conversation.BundleEntry{Object: object, Pack: at.pack, SHA256: hex.EncodeToString(at.sha256[:])})
+	}
+	if errors.Is(err, evidence.ErrCorrupt) || errors.Is(err, media.ErrBundle) || errors.Is(err, errOrder) {
+		l.fault("a bundle does not open: " + object)
+		return nil // its time shows as missing
+	}
+	return err
 }
 
 var errOrder = errors.New("bundle out of order")

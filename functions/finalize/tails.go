@@ -9,30 +9,24 @@ import (
 	"steno/shared/evidence"
 )
 
-// packTails packs what lies in the short-lived store and in no pack: the recorder died
-// before it could.
-func (l *leg) packTails(ctx context.Context) error {
+// packTails packs what lies in the short-lived store and in no good pack: the recorder
+// died before it could, or a pack of it is gone. Packs are numbered from n on.
+func (l *leg) packTails(ctx context.Context, n int) error {
 	list, err := l.evidence.Tails(ctx, l.n.Tenant, string(l.n.Leg))
 	if err != nil {
 		return err
 	}
 	there := map[string]bool{}
 	for _, t := range list {
-		if !l.packed[t.Name] {
+		if _, ok := l.placed[t.Name]; !ok {
 			there[t.Name] = true
 		}
 	}
-	next := 0
-	if n := len(l.manifest.Bundles); n > 0 {
-		next = l.manifest.Bundles[n-1].Seq + 1
-	}
-	for len(there) > 0 {
+	for seq := 0; len(there) > 0; n++ {
 		var members []evidence.Sealed
-		var size int
-		found := false
-		for ; len(there) > 0 && size < packSize && next < maxBundles; next++ {
+		for size := 0; len(there) > 0 && size < packSize && seq < maxBundles; seq++ {
 			for part := 0; part <= conversation.MaxParts; part++ {
-				object := conversation.BundleObject(l.n.Leg, next, part)
+				object := conversation.BundleObject(l.n.Leg, seq, part)
 				if !there[object] {
 					continue
 				}
@@ -45,16 +39,18 @@ func (l *leg) packTails(ctx context.Context) error {
 				if err != nil {
 					return err
 				}
-				members, size, found = append(members, s), size+len(s.Bytes), true
+				members, size = append(members, s), size+len(s.Bytes)
 			}
 		}
-		if !found {
-			l.fault(fmt.Sprintf("%d tails are no bundles of this leg", len(there)))
-			return nil
+		if len(members) == 0 {
+			break
 		}
-		if err := l.pack(ctx, members); err != nil {
+		if err := l.pack(ctx, n, members); err != nil {
 			return err
 		}
+	}
+	if len(there) > 0 {
+		l.fault(fmt.Sprintf("%d tails are no bundles of this leg", len(there)))
 	}
 	return nil
 }
@@ -65,8 +61,10 @@ const (
 	maxBundles = 3 * 24 * 600
 )
 
-func (l *leg) pack(ctx context.Context, members []evidence.Sealed) error {
-	object := conversation.PackObject(l.n.Leg, len(l.manifest.Packs))
+// pack stores members as the n-th pack. A name that is filled was filled by an earlier
+// try, with the same tails.
+func (l *leg) pack(ctx context.Context, n int, members []evidence.Sealed) error {
+	object := conversation.PackObject(l.n.Leg, n)
 	p, err := evidence.NewPack(l.ref(object), members)
 	if err != nil {
 		return err
@@ -74,15 +72,7 @@ func (l *leg) pack(ctx context.Context, members []evidence.Sealed) error {
 	if err := l.evidence.PutPack(ctx, p); err != nil && !errors.Is(err, evidence.ErrExists) {
 		return err
 	}
-	receipt, err := l.open(ctx)
-	if err != nil {
-		return err
-	}
-	opened, err := l.evidence.OpenPack(ctx, l.ref(object), receipt)
-	if err != nil {
-		return err
-	}
-	return l.readPack(ctx, object, opened)
+	return l.takePack(ctx, object)
 }
 
 func (l *leg) dropPacked(ctx context.Context) error {
@@ -91,7 +81,7 @@ func (l *leg) dropPacked(ctx context.Context) error {
 		return err
 	}
 	for _, t := range list {
-		if !l.packed[t.Name] {
+		if _, ok := l.placed[t.Name]; !ok {
 			continue
 		}
 		if err := l.evidence.DropTail(ctx, l.ref(t.Name)); err != nil {
@@ -107,21 +97,10 @@ func (f *Finalizer) dropTails(ctx context.Context, n conversation.LegNotice, sea
 	if err != nil || len(list) == 0 {
 		return err
 	}
-	l := &leg{Finalizer: f, n: n, packed: map[string]bool{}}
-	receipt, err := l.open(ctx)
-	if err != nil {
-		return err
-	}
-	for i := range sealed.Packs {
-		p, err := f.evidence.OpenPack(ctx, l.ref(conversation.PackObject(n.Leg, i)), receipt)
-		if err != nil {
+	l := &leg{Finalizer: f, n: n, placed: map[string]placed{}}
+	for n := range sealed.Packs {
+		if err := l.takePack(ctx, conversation.PackObject(l.n.Leg, n)); err != nil {
 			return err
-		}
-		for _, m := range p.Members {
-			if err := p.Verify(ctx, m.Object); err != nil {
-				return err
-			}
-			l.packed[m.Object] = true
 		}
 	}
 	return l.dropPacked(ctx)
