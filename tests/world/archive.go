@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/url"
 	"time"
 
@@ -27,6 +28,7 @@ type Archive struct {
 	Trail    custody.Log
 	tenant   teams.TenantID
 	blobs    *container.Client
+	tails    *container.Client
 }
 
 // Archive opens the archive.
@@ -61,7 +63,7 @@ func (w *World) Archive() (*Archive, error) {
 	tenant := teams.TenantID(w.Tenant.ID())
 	return &Archive{
 		Catalog: azure.NewCatalog(tenant, tables), Evidence: store, Roster: azure.NewRoster(tenant, tables),
-		Trail: custody.Log{Trail: azure.NewTrail(tenant, tables)}, tenant: tenant, blobs: blobs,
+		Trail: custody.Log{Trail: azure.NewTrail(tenant, tables)}, tenant: tenant, blobs: blobs, tails: tails,
 	}, nil
 }
 
@@ -171,4 +173,34 @@ func (a *Archive) readConversation(ctx context.Context, conv conversation.Conver
 		}
 	}
 	return nil
+}
+
+// Blobs reads every blob of evidence and of tails as it lies in storage.
+func (a *Archive) Blobs(ctx context.Context, take func(name string, content []byte)) error {
+	for _, c := range []*container.Client{a.blobs, a.tails} {
+		pager := c.NewListBlobsFlatPager(nil)
+		for pager.More() {
+			list, err := pager.NextPage(ctx)
+			if err != nil {
+				return fmt.Errorf("list blobs: %w", err)
+			}
+			for _, b := range list.Segment.BlobItems {
+				content, err := readBlob(ctx, c, *b.Name)
+				if err != nil {
+					return fmt.Errorf("read blob %s: %w", *b.Name, err)
+				}
+				take(*b.Name, content)
+			}
+		}
+	}
+	return nil
+}
+
+func readBlob(ctx context.Context, c *container.Client, name string) (content []byte, err error) {
+	got, err := c.NewBlobClient(name).DownloadStream(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, got.Body.Close()) }()
+	return io.ReadAll(got.Body)
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -108,9 +109,40 @@ func (w *World) startBot(ctx context.Context, c Config) (err error) {
 	if err := b.Start(ctx, c.Log); err != nil {
 		return err
 	}
-	return w.Tenant.Calls().Register(sim.Recorder{
-		App: BotApp, Instance: BotInstance, Webhook: b.Calls(), Client: w.CA.Client(), Gateways: []*gateway.Gateway{b.Gateway},
+	return b.register()
+}
+
+// ReplaceGateway ends the gateway, however it is, and starts another one where it was.
+func (b *Bot) ReplaceGateway(c gateway.Config) error {
+	c.Addr, c.TokenFile = strings.TrimPrefix(b.Gateway.URL(), "http://"), filepath.Join(b.Dir, "gateway.token")
+	if err := b.Gateway.Close(); err != nil {
+		return err
+	}
+	var err error
+	if b.Gateway, err = gateway.Start(c); err != nil {
+		return err
+	}
+	return b.register()
+}
+
+// register makes the tenant invite the recorder, and follow its answers to its gateway.
+func (b *Bot) register() error {
+	return b.w.Tenant.Calls().Register(sim.Recorder{
+		App: BotApp, Instance: BotInstance, Webhook: b.Calls(), Client: b.w.CA.Client(), Gateways: []*gateway.Gateway{b.Gateway},
 	})
+}
+
+// Ready asks the recorder's probe whether it takes calls.
+func (b *Bot) Ready(ctx context.Context) (bool, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, b.Health+"/readyz", nil)
+	if err != nil {
+		return false, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return false, err
+	}
+	return resp.StatusCode == http.StatusOK, resp.Body.Close()
 }
 
 // freeAddress returns an address of loopback on which nobody listened a moment ago.
@@ -135,15 +167,8 @@ func (b *Bot) Start(ctx context.Context, log interface{ Write([]byte) (int, erro
 	b.done = make(chan error, 1)
 	go func(cmd *exec.Cmd, done chan error) { done <- cmd.Wait() }(b.cmd, b.done)
 	for {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, b.Health+"/readyz", nil)
-		if err != nil {
-			return err
-		}
-		if resp, err := http.DefaultClient.Do(req); err == nil {
-			err = resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return err
-			}
+		if ready, err := b.Ready(ctx); ready && err == nil {
+			return nil // an error is that of a door that is not open yet
 		}
 		select {
 		case err := <-b.done:

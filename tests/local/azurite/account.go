@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
@@ -61,10 +62,25 @@ type Account struct {
 	azurite *process
 	worm    *worm.Proxy
 	counts  counts
+	away    atomic.Bool
 	servers []*http.Server
 	serving sync.WaitGroup
 	upward  *http.Transport
 	stop    func() error
+}
+
+// SetAway takes BlobURL and TableURL off the network, or brings them back: requests
+// meanwhile lose their connections without an answer. What lies behind stays as it is.
+func (a *Account) SetAway(on bool) { a.away.Store(on) }
+
+// reachable cuts the connections of an endpoint that is away.
+func (a *Account) reachable(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if a.away.Load() {
+			panic(http.ErrAbortHandler)
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // Start installs Azurite if need be, starts it, and returns once Blob, Queue
@@ -151,7 +167,7 @@ func (a *Account) serve(cfg Config, own *tls.Config) error {
 	if a.worm, err = worm.New(proxy); err != nil {
 		return err
 	}
-	if a.BlobURL, err = a.listen(own, a.worm); err != nil {
+	if a.BlobURL, err = a.listen(own, a.reachable(a.worm)); err != nil {
 		return err
 	}
 	tables := &httputil.ReverseProxy{
@@ -162,10 +178,10 @@ func (a *Account) serve(cfg Config, own *tls.Config) error {
 		},
 		ErrorLog: log.New(cfg.Log, "table proxy: ", 0),
 	}
-	a.TableURL, err = a.listen(own, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	a.TableURL, err = a.listen(own, a.reachable(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		a.counts.add(tableKind(r))
 		tables.ServeHTTP(w, r)
-	}))
+	})))
 	a.QueueURL = a.azurite.queue + "/" + accountName
 	return err
 }
