@@ -230,7 +230,7 @@ func (g *leg) answerCame(err error) {
 	case msgraph.CallGone(err) && !late:
 		g.log.Info("call ended before it was answered")
 		g.terminated(nil)
-	case errors.As(err, &refused) || late:
+	case !errors.Is(err, msgraph.ErrDoubt) && (errors.As(err, &refused) || late):
 		g.log.Error("call not answered", slog.String("alarm", "not-answered"), slog.String("cause", err.Error()))
 		g.fail("call not answered")
 	default:

@@ -47,7 +47,9 @@ const (
 // Defaults of Config.
 const (
 	DefaultMaxCalls = 300
-	DefaultLagLimit = 5 * time.Minute
+	// DefaultLagLimit outlasts an outage of storage of ten minutes, and stays below what
+	// the spool holds.
+	DefaultLagLimit = 20 * time.Minute
 )
 
 // Graph is what a leg asks of Graph; *msgraph.Calls is one.
