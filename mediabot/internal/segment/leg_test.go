@@ -410,3 +410,39 @@ func TestADayOfCallKeepsMemoryFlat(t *testing.T) {
 		t.Errorf("%d MB of heap after an hour, %d MB after the call", base>>20, now>>20)
 	}
 }
+
+func TestTheContainerCostsLessThanTwoKilobitsATrack(t *testing.T) {
+	r := newRig(t)
+	const speakers = 4
+	payload := make([]byte, 60)
+	payload[0] = 0x48
+	r.run(60*time.Second, func(at time.Time) {
+		for i := range speakers {
+			f := voice(teams.SourceID(100+i), at)
+			f.Data = payload
+			r.Frame(f)
+		}
+	})
+	r.end()
+	for _, b := range r.bundles[2 : len(r.bundles)-1] {
+		real := 0
+		for _, s := range b.Segments {
+			real += s.Samples * len(payload)
+		}
+		// What sealing adds is less than 200 bytes, chunk tags included.
+		cost := float64(b.size-real+200) * 8 / conversation.SegmentDuration.Seconds() / speakers / 1000
+		if cost > 2.3 || cost < 1 {
+			t.Errorf("bundle %d costs %.2f kbit/s a track beyond what was said", b.Seq, cost)
+		}
+		fragments := 0
+		for _, s := range b.Segments {
+			fragments += int(s.Data.Len)
+		}
+		if container := float64(fragments-real) * 8 / conversation.SegmentDuration.Seconds() / speakers / 1000; container > 2 {
+			t.Errorf("bundle %d: the container costs %.2f kbit/s a track", b.Seq, container)
+		}
+		if b.Seq == 3 {
+			t.Logf("%.2f kbit/s a track in all", cost)
+		}
+	}
+}

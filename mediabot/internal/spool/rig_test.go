@@ -183,6 +183,9 @@ func (s *speaker) Flush(now time.Time, put func(conversation.BundleHeader, []byt
 		h.Seq, h.Part, h.Final = seq, part, final
 		h.From = s.epoch.Add(time.Duration(seq) * conversation.SegmentDuration)
 		h.To = h.From.Add(conversation.SegmentDuration)
+		if !s.end {
+			h.Segments = make([]conversation.Segment, 1)
+		}
 		if final {
 			h.Outcome = conversation.OutcomeRecorded
 		}

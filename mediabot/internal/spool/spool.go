@@ -43,7 +43,8 @@ const (
 )
 
 // ErrFull says that the spool takes no more media: evidence or the disk was away too
-// long. What it holds is kept, and the last bundle of a leg is always taken.
+// long. What it holds is kept, and bundles without media are always taken, so that a leg
+// can be closed.
 var ErrFull = errors.New("spool is full")
 
 // Evidence is the part of the evidence store that the spool writes to.
@@ -228,10 +229,11 @@ func (s *Spool) Begin(h conversation.BundleHeader, src Source) (*Line, error) {
 	return &Line{s, g}, nil
 }
 
-// room returns ErrFull if the spool can take no more. It is called with mu held.
-func (s *Spool) room(g *leg, final bool) error {
+// room returns ErrFull if the spool can take no more. What is spare is taken all the
+// same. It is called with mu held.
+func (s *Spool) room(g *leg, spare bool) error {
 	switch {
-	case final:
+	case spare:
 		return nil
 	case s.j.size()+int64(len(s.batch)) > s.cfg.Quota:
 		return fmt.Errorf("%w: %d bytes, as many as it may hold", ErrFull, s.j.size())
@@ -246,7 +248,8 @@ func (s *Spool) room(g *leg, final bool) error {
 // put seals a bundle and adds it to the batch.
 func (s *Spool) put(g *leg, h conversation.BundleHeader, plain []byte) error {
 	s.mu.Lock()
-	err := s.room(g, h.Final)
+	// A bundle without media is small, and says how the leg ended, or leads up to that.
+	err := s.room(g, h.Final || len(h.Segments) == 0)
 	s.mu.Unlock()
 	if err != nil {
 		return err

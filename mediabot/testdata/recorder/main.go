@@ -197,10 +197,11 @@ func (s sink) Frame(f *ingest.Frame) {
 	s.Leg.Frame(&g)
 }
 
-// Connected, Control and Lost are what the peer tells.
+// Connected, Control and Lost are what the peer tells. That one is lost shows in what is
+// missing; it is also how every run ends.
 func (c *call) Connected()                      { close(c.connected) }
 func (c *call) Control(string, json.RawMessage) {}
-func (c *call) Lost(err error)                  { fmt.Fprintln(os.Stderr, "lost:", err) }
+func (c *call) Lost(error)                      {}
 
 // vault wraps with the key of a file.
 type vault struct{ key *rsa.PrivateKey }

@@ -79,9 +79,8 @@ func enter(b *testing.B) {
 	cmd := exec.Command(os.Args[0], "-test.run", "^$", "-test.bench", "^"+b.Name()+"$", "-test.benchtime", "1x", "-test.timeout", "15m")
 	cmd.Env = append(os.Environ(), inside+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-	out, err := cmd.CombinedOutput()
-	b.Logf("%s", out)
-	if err != nil {
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	if err := cmd.Run(); err != nil {
 		b.Fatalf("measure in a network namespace of its own: %v", err)
 	}
 }
@@ -103,7 +102,11 @@ func compare(b *testing.B) {
 	}
 	fmt.Printf("\n%-10s %8s %22s %14s %8s %9s\n", "", "streams", "CPU ms/stream-second", "KiB a stream", "drops", "missing")
 	for _, r := range results {
-		fmt.Printf("%-10s %8d %22.3f %14.0f %8d %9d\n", r.Name, r.Streams, r.CPU, r.RSS/1024, r.Drops, r.Missing)
+		missing := strconv.FormatUint(r.Missing, 10)
+		if r.Name == "janus" {
+			missing = "-" // it does not tell
+		}
+		fmt.Printf("%-10s %8d %22.3f %14.0f %8d %9s\n", r.Name, r.Streams, r.CPU, r.RSS/1024, r.Drops, missing)
 	}
 	for i := 0; i < len(results); i += 2 {
 		janus, ours := results[i], results[i+1]
@@ -150,6 +153,11 @@ func measure(b *testing.B, s subject, n int) result {
 			b.Fatalf("%s: stream %d: %v", s.name(), i, err)
 		}
 		streams[i] = st
+	}
+	for i, st := range streams {
+		if err := st.wait(); err != nil {
+			b.Fatalf("%s: stream %d: %v", s.name(), i, err)
+		}
 	}
 	if err := s.record(streams); err != nil {
 		b.Fatalf("%s: %v", s.name(), err)

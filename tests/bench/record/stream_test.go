@@ -85,7 +85,7 @@ func newStream(contract bool) (*stream, error) {
 	return s, nil
 }
 
-// connect makes the offer, has it answered and waits for the connection.
+// connect makes the offer and has it answered.
 func (s *stream) connect(answer func() (string, error)) error {
 	offer, err := s.pc.CreateOffer(nil)
 	if err != nil {
@@ -103,6 +103,11 @@ func (s *stream) connect(answer func() (string, error)) error {
 	if err := s.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: sdp}); err != nil {
 		return err
 	}
+	return nil
+}
+
+// wait waits for the connection.
+func (s *stream) wait() error {
 	for _, c := range []chan struct{}{s.up, s.open} {
 		select {
 		case <-c:
