@@ -263,6 +263,24 @@ func TestAGatewayThatBreaksTheContractOrGoesIsReportedOnce(t *testing.T) {
 	t.Log(await(t, "lost", told.lost))
 }
 
+func TestAGatewayThatDiesWithoutAWordIsNoticedAndWhatItSaidIsKept(t *testing.T) {
+	t.Parallel()
+	const source = 31
+	p := newPath(t, t.TempDir(), ingest.Config{})
+	s := newSender(t, senderOptions{audio: 1})
+	peer, events := connect(t, p, s)
+	r := p.record(peer, "died")
+	frames := tones(t, 400, 150)
+	s.clock(0, time.Now())
+	s.bind("a0", 1, source, 0)
+	s.talk(0, source, 0, frames, 0)
+	eventually(t, "all has come", func() bool { return peer.Counters().Packets == uint64(len(frames)) })
+	s.net.kill(t)
+	t.Log(await(t, "lost", events.lost))
+	h := listen(t, p.read(conversation.LegOf(tenant, "died"), r.finish()), conversation.TrackOf(conversation.AudioTrack, source))
+	h.check(t, frames)
+}
+
 func TestSocketsHaveRoomAndTellWhatTheyDropped(t *testing.T) {
 	p := newPath(t, t.TempDir(), ingest.Config{})
 	s := newSender(t, senderOptions{audio: 1})

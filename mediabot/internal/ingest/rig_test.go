@@ -14,6 +14,8 @@ import (
 	"github.com/pion/interceptor"
 	"github.com/pion/interceptor/pkg/nack"
 	"github.com/pion/rtp"
+	"github.com/pion/transport/v4"
+	"github.com/pion/transport/v4/stdnet"
 	"github.com/pion/webrtc/v4"
 	"github.com/thesyncim/gopus"
 
@@ -33,6 +35,7 @@ type sender struct {
 	tracks []*sending
 	offer  ingest.Offer
 	open   chan struct{}
+	net    *mortal
 
 	mu    sync.Mutex
 	seq   int
@@ -78,6 +81,10 @@ func newSender(t testing.TB, o senderOptions) *sender {
 		chain.Add(responder)
 	}
 	var set webrtc.SettingEngine
+	n, err := stdnet.NewNet()
+	must(t, err)
+	s.net = &mortal{Net: n}
+	set.SetNet(s.net)
 	set.SetIncludeLoopbackCandidate(true)
 	set.SetIPFilter(func(ip net.IP) bool { return ip.Equal(net.IPv4(127, 0, 0, 1)) })
 	set.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4})
@@ -287,4 +294,30 @@ func answer(t testing.TB, s *sender, peer *ingest.Peer) {
 func answerSDP(t testing.TB, s *sender, sdp string) {
 	t.Helper()
 	must(t, s.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: sdp}))
+}
+
+// mortal makes sockets that can die without a word, as those of a killed process do.
+type mortal struct {
+	*stdnet.Net
+	mu   sync.Mutex
+	open []net.PacketConn
+}
+
+func (m *mortal) ListenUDP(network string, at *net.UDPAddr) (transport.UDPConn, error) {
+	c, err := m.Net.ListenUDP(network, at)
+	if err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.open = append(m.open, c)
+	return c, nil
+}
+
+func (m *mortal) kill(t testing.TB) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range m.open {
+		must(t, c.Close())
+	}
 }
