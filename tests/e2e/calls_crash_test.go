@@ -1,13 +1,16 @@
 package e2e_test
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"steno/shared/conversation"
+	"steno/shared/media"
 	"steno/shared/teams"
 	"steno/tests/sim"
 	"steno/tests/world"
@@ -81,26 +84,30 @@ func said(t *testing.T, a *world.Archive, call *sim.Call, m conversation.Manifes
 	return r
 }
 
-// once checks that no two frames of a track lie at the same time.
+// once checks that no packet of speech lies twice in a track at about the same time.
 func once(t *testing.T, a *world.Archive, m conversation.Manifest) {
 	t.Helper()
-	end := map[conversation.TrackID]time.Time{}
+	type packet struct {
+		track conversation.TrackID
+		sum   [32]byte
+	}
+	at := map[packet]time.Time{}
 	twice := 0
 	err := a.Frames(t.Context(), m, func(f world.Frame) {
-		// Several may sound at one time in the track of those whose name is not known.
-		if f.Track == conversation.TrackUnknown || f.Track == conversation.TrackMixed {
+		if f.Kind != conversation.AudioTrack || bytes.Equal(f.Data, media.Silence()) {
 			return
 		}
-		if f.At.Add(time.Millisecond).Before(end[f.Track]) {
+		k := packet{f.Track, sha256.Sum256(f.Data)}
+		if was, ok := at[k]; ok && f.At.Sub(was).Abs() < time.Second {
 			twice++
 		}
-		end[f.Track] = f.At.Add(f.Duration)
+		at[k] = f.At
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if twice > 0 {
-		t.Errorf("leg %s: %d frames lie where there is one already", m.Leg, twice)
+	if twice > 0 || len(at) == 0 {
+		t.Errorf("leg %s: %d of %d frames of speech lie there twice", m.Leg, twice, len(at))
 	}
 }
 

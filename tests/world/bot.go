@@ -128,9 +128,12 @@ func (b *Bot) ReplaceGateway(c gateway.Config) error {
 // register makes the tenant invite the recorder, and follow its answers to its gateway.
 func (b *Bot) register() error {
 	return b.w.Tenant.Calls().Register(sim.Recorder{
-		App: BotApp, Instance: BotInstance, Webhook: b.Calls(), Client: b.w.CA.Client(), Gateways: []*gateway.Gateway{b.Gateway},
+		App: BotApp, Instance: BotInstance, Webhook: b.Calls(), Client: b.w.CA.Client(), Gateways: b.Gateways(),
 	})
 }
+
+// Gateways is where the blobs of the recorder's answers lead.
+func (b *Bot) Gateways() []*gateway.Gateway { return []*gateway.Gateway{b.Gateway} }
 
 // Ready asks the recorder's probe whether it takes calls.
 func (b *Bot) Ready(ctx context.Context) (bool, error) {
