@@ -261,13 +261,15 @@ func TestFailuresEndTheLegAsLostAndTellTheParticipants(t *testing.T) {
 		do     func(r *rig, c *call)
 		reason string
 	}{
-		"media lost":        {func(r *rig, _ *call) { r.media.peer("call-1").events.Lost(errors.New("ice failed")) }, "media lost"},
-		"channel broken":    {func(r *rig, _ *call) { r.media.peer("call-1").broken.Store(true) }, "media lost"},
-		"platform failed":   {func(r *rig, _ *call) { r.media.peer("call-1").events.Control("failure", []byte(`{"t":"failure"}`)) }, "media platform failed"},
-		"unasked bye":       {func(r *rig, _ *call) { r.media.peer("call-1").events.Control("bye", []byte(`{"t":"bye"}`)) }, "gateway ended the call"},
-		"another gateway":   {func(r *rig, _ *call) { r.media.peer("call-1").events.Control("hello", []byte(`{"instanceId":"x"}`)) }, "gateway is not the one that was asked"},
-		"unreadable line":   {func(r *rig, _ *call) { r.media.peer("call-1").events.Control("stat", []byte(`{`)) }, "gateway sent an unreadable line"},
-		"storage behind":    {func(r *rig, _ *call) { r.media.peer("call-1").rec.Load().lag.Store(int64(session.DefaultLagLimit + time.Minute)) }, "evidence cannot be stored"},
+		"media lost":      {func(r *rig, _ *call) { r.media.peer("call-1").events.Lost(errors.New("ice failed")) }, "media lost"},
+		"channel broken":  {func(r *rig, _ *call) { r.media.peer("call-1").broken.Store(true) }, "media lost"},
+		"platform failed": {func(r *rig, _ *call) { r.media.peer("call-1").events.Control("failure", []byte(`{"t":"failure"}`)) }, "media platform failed"},
+		"unasked bye":     {func(r *rig, _ *call) { r.media.peer("call-1").events.Control("bye", []byte(`{"t":"bye"}`)) }, "gateway ended the call"},
+		"another gateway": {func(r *rig, _ *call) { r.media.peer("call-1").events.Control("hello", []byte(`{"instanceId":"x"}`)) }, "gateway is not the one that was asked"},
+		"unreadable line": {func(r *rig, _ *call) { r.media.peer("call-1").events.Control("stat", []byte(`{`)) }, "gateway sent an unreadable line"},
+		"storage behind": {func(r *rig, _ *call) {
+			r.media.peer("call-1").rec.Load().lag.Store(int64(session.DefaultLagLimit + time.Minute))
+		}, "evidence cannot be stored"},
 		"gateway restarted": {func(r *rig, _ *call) { r.gateway.restart("instance-2") }, "gateway restarted"},
 		"gateway dead":      {func(r *rig, _ *call) { r.gateway.srv.CloseClientConnections(); r.gateway.srv.Listener.Close() }, "gateway gone"},
 		"gateway hangs": {func(r *rig, _ *call) {
