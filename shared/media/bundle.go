@@ -1,11 +1,14 @@
 package media
 
 import (
+	"bytes"
+	"compress/flate"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"steno/shared/conversation"
 )
@@ -28,7 +31,14 @@ func EncodeBundle(h conversation.BundleHeader, body []byte) ([]byte, error) {
 	if err := h.Check(int64(len(body))); err != nil {
 		return nil, err
 	}
-	head, err := json.Marshal(h)
+	plain, err := json.Marshal(h)
+	if err != nil {
+		return nil, fmt.Errorf("bundle header: %w", err)
+	}
+	if len(plain) > conversation.MaxBundleHeader {
+		return nil, fmt.Errorf("bundle %d of %s: header of %d bytes is too large", h.Seq, h.Leg, len(plain))
+	}
+	head, err := deflate(plain)
 	if err != nil {
 		return nil, fmt.Errorf("bundle header: %w", err)
 	}
@@ -56,9 +66,39 @@ func DecodeBundle(b []byte) (conversation.BundleHeader, []byte, error) {
 	return h, body, err
 }
 
+// compressors are kept, since making one costs more than using it.
+var compressors = sync.Pool{New: func() any {
+	w, err := flate.NewWriter(nil, flate.BestSpeed)
+	if err != nil {
+		panic(err) // a constant level
+	}
+	return w
+}}
+
+// deflate compresses a header: its members repeat from track to track, and a header in
+// clear would take a third as much room as all fragments' boxes.
+func deflate(plain []byte) ([]byte, error) {
+	w := compressors.Get().(*flate.Writer)
+	defer compressors.Put(w)
+	var out bytes.Buffer
+	w.Reset(&out)
+	if _, err := w.Write(plain); err != nil {
+		return nil, err
+	}
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
+}
+
 func decodeHeader(head []byte, body int64) (conversation.BundleHeader, error) {
 	var h conversation.BundleHeader
-	if err := json.Unmarshal(head, &h); err != nil {
+	packed := bytes.NewReader(head)
+	plain, err := io.ReadAll(io.LimitReader(flate.NewReader(packed), conversation.MaxBundleHeader+1))
+	if err != nil || packed.Len() > 0 || len(plain) > conversation.MaxBundleHeader {
+		return conversation.BundleHeader{}, fmt.Errorf("%w: header does not decompress", ErrBundle)
+	}
+	if err := json.Unmarshal(plain, &h); err != nil {
 		return conversation.BundleHeader{}, fmt.Errorf("%w: %w", ErrBundle, err)
 	}
 	if err := h.Check(body); err != nil {
