@@ -36,8 +36,8 @@ check: web ## format, vet, static analysis, import arrows, pages
 
 bench: ## measure speed, memory and storage operations; prints ratios
 	go test -count=1 -run '^$$' -bench Invocation -benchmem ./functions/internal/funchost
-	go test -count=1 -timeout 30m -v ./tests/bench/...
 	go test -count=1 -timeout 30m -run '^$$' -bench . -benchtime 1x ./tests/bench/record
+	go test -count=1 -timeout 30m -v ./tests/bench
 
 package: web ## stage the functions app in dist/app and dist/app.zip, and the recording bot for Windows in dist/bot
 	go run ./infra/package -out dist/app -zip dist/app.zip -bot dist/bot/mediabot.exe
