@@ -36,9 +36,17 @@ async function playedTo(page, seconds) {
 
 const hears = async (page, hz) => (await page.evaluate((f) => window.loud(f), hz)) > -50;
 
+/** What the player is up to, for the message of a failure. */
+const condition = (page) =>
+  page.evaluate(() => {
+    const a = document.querySelector("audio[data-player]");
+    const spans = [...Array(a.buffered.length).keys()].map((i) => [a.buffered.start(i), a.buffered.end(i)]);
+    return JSON.stringify({ paused: a.paused, ready: a.readyState, seeking: a.seeking, at: a.currentTime, spans, errors: document.querySelector(".deck").dataset.errors, alert: document.querySelector("[role=alert]")?.textContent });
+  });
+
 async function assertHears(page, wanted) {
   for (const [hz, want] of Object.entries(wanted)) {
-    await eventually(async () => assert.equal(await hears(page, Number(hz)), want, `${hz} Hz at ${(await clock(page)) / 1000} s`));
+    await eventually(async () => assert.equal(await hears(page, Number(hz)), want, `${hz} Hz at ${(await clock(page)) / 1000} s, ${await condition(page)}`));
   }
 }
 

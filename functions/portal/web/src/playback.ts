@@ -23,6 +23,10 @@ export interface PlaybackState {
 
 const mediaEvents = ["play", "pause", "ended", "ratechange", "timeupdate", "seeking", "seeked", "canplay", "waiting", "loadedmetadata"] as const;
 
+/** How often, and after how long, a playlist that did not come is asked for again. */
+const maxRetries = 5;
+const retryAfter = 2000;
+
 function stretchesOf(details: { fragments: { start: number; duration: number; programDateTime: number | null }[] }): Stretch[] {
   return details.fragments.map((f) => ({ start: f.start, duration: f.duration, wall: f.programDateTime ?? 0 }));
 }
@@ -47,6 +51,8 @@ export class Playback {
   private picture: Picture | null = null;
   private wanted = false; // playing is what was asked for, whatever the element does meanwhile
   private pending: number | null = null; // where to go once there is something to go to
+  private retries = 0;
+  private readonly beat: ReturnType<typeof setInterval>;
   state: PlaybackState = { ready: false, playing: false, wall: 0, speed: 1, lane: "", live: false, fault: "", errors: 0 };
 
   constructor(
@@ -57,12 +63,24 @@ export class Playback {
   ) {
     this.token = new Bearer(signIn);
     for (const name of mediaEvents) audio.addEventListener(name, this.onMedia);
+    // What an element does while its source is exchanged differs from moment to moment; what
+    // was asked for holds.
+    this.beat = setInterval(() => this.hold(), 250);
     this.listen("mixed");
   }
 
   /** Plays a lane from here on. */
   listen(lane: string) {
     if (lane === this.state.lane) return;
+    this.retries = 0;
+    this.open(lane);
+  }
+
+  private reload() {
+    this.open(this.state.lane);
+  }
+
+  private open(lane: string) {
     const { currentTime, playbackRate } = this.audio;
     this.pending ??= this.state.lane ? currentTime : null;
     this.hls?.destroy();
@@ -76,7 +94,10 @@ export class Playback {
       this.set({ errors: this.state.errors + 1 });
       if (!d.fatal) return;
       if (d.type === Hls.ErrorTypes.MEDIA_ERROR) hls.recoverMediaError();
-      else this.set({ fault: d.response?.code === 404 || d.response?.code === 401 ? "This recording is not yours to play any longer." : "The recording could not be loaded." });
+      else if (d.response?.code !== 404 && d.response?.code !== 401 && this.retries++ < maxRetries) {
+        // A busy archive: where it stands is kept, and the list is asked for again.
+        setTimeout(() => this.hls === hls && this.reload(), retryAfter);
+      } else this.set({ fault: d.response?.code === 404 || d.response?.code === 401 ? "This recording is not yours to play any longer." : "The recording could not be loaded." });
     });
     hls.loadSource(this.address(`audio/${lane}.m3u8`));
     hls.attachMedia(this.audio);
@@ -87,11 +108,7 @@ export class Playback {
   }
 
   private readonly onMedia = (e: Event) => {
-    if (e.type === "loadedmetadata" && this.pending !== null) {
-      this.audio.currentTime = this.pending;
-      this.pending = null;
-    }
-    if (e.type === "canplay" && this.wanted && this.audio.paused) this.start();
+    if (e.type === "loadedmetadata" || e.type === "canplay") this.hold();
     if (e.type === "ended") this.wanted = false;
     this.set({
       ready: this.audio.readyState >= HTMLMediaElement.HAVE_CURRENT_DATA,
@@ -101,6 +118,16 @@ export class Playback {
     });
     this.picture?.follow(this.audio, this.state.wall);
   };
+
+  /** Goes where it was asked to go, and plays if that was asked for. */
+  private hold() {
+    if (this.audio.readyState < HTMLMediaElement.HAVE_METADATA) return;
+    if (this.pending !== null) {
+      this.audio.currentTime = this.pending;
+      this.pending = null;
+    }
+    if (this.wanted && this.audio.paused && !this.audio.ended && this.audio.readyState >= HTMLMediaElement.HAVE_CURRENT_DATA) this.start();
+  }
 
   private set(change: Partial<PlaybackState>) {
     this.state = { ...this.state, ...change };
@@ -159,6 +186,7 @@ export class Playback {
 
   stop() {
     for (const name of mediaEvents) this.audio.removeEventListener(name, this.onMedia);
+    clearInterval(this.beat);
     this.picture?.stop();
     this.token.stop();
     this.hls?.destroy();
