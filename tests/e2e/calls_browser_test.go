@@ -70,7 +70,6 @@ func TestABrowserThatStandsInForTheGatewayIsRecorded(t *testing.T) {
 			t.Errorf("track %s is not bound by lines alone", tr.Track)
 		}
 	}
-	once(t, a, m)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if len(g.faults) > 0 || len(g.calls) > 0 {

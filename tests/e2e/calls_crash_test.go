@@ -49,7 +49,7 @@ func legOf(w *world.World, info sim.LegInfo) conversation.LegID {
 // recording waits until every leg of a call has been told to record.
 func recording(t *testing.T, call *sim.Call) {
 	t.Helper()
-	eventually(t, 10*time.Second, "the recording status", func() bool {
+	eventually(t, 30*time.Second, "the recording status", func() bool {
 		legs := call.Legs()
 		return len(legs) > 0 && !slices.ContainsFunc(legs, func(l sim.LegInfo) bool { return world.RecordedFrom(l).IsZero() })
 	})

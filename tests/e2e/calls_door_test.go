@@ -161,7 +161,8 @@ func TestFiftyInvitesInASecondAreAllAnsweredInTime(t *testing.T) {
 	var calls []*sim.Call
 	for i := range n {
 		talk(t, time.Until(began.Add(time.Duration(i)*time.Second/n)))
-		calls = append(calls, place(t, w, sim.CallPlan{Parties: []sim.Party{{Person: users[i%len(users)], Recorded: true}, {Phone: fmt.Sprintf("+4930990%04d", i), Caller: true}}}))
+		// The tenant waits longer than Teams does: its part of the work is no part of the claim.
+		calls = append(calls, place(t, w, sim.CallPlan{AnswerWithin: 30 * time.Second, Parties: []sim.Party{{Person: users[i%len(users)], Recorded: true}, {Phone: fmt.Sprintf("+4930990%04d", i), Caller: true}}}))
 	}
 	placed := time.Since(began)
 	for _, c := range calls {

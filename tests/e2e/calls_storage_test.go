@@ -38,7 +38,8 @@ func TestStorageThatIsAwayForFortySecondsCostsNothingAndNoMediaLiesInClearMeanwh
 		t.Errorf("%d bytes wait on disk after 40 s without storage", waiting)
 	}
 	w.Storage.SetAway(false)
-	talk(t, 3*time.Second)
+	talk(t, 8*time.Second)
+	noMediaInBlobs(t, a, mediaOf(call.Truth()), 2)
 	call.End()
 	r := compare(t, a, log, call)
 	if r.Pictures < 100 {
@@ -57,20 +58,26 @@ func TestStorageThatIsAwayForFortySecondsCostsNothingAndNoMediaLiesInClearMeanwh
 	}
 	all := mediaOf(call.Truth())
 	noMediaInFiles(t, w.Bot.Dir, all)
+	noMediaInBlobs(t, a, all, 4)
+	t.Logf("%+v, %d bytes on disk at most, %d pieces of media", r, waiting, all.pieces)
+}
+
+// noMediaInBlobs looks through every blob, of which there should be some.
+func noMediaInBlobs(t *testing.T, a *world.Archive, media clearMedia, some int) {
+	t.Helper()
 	objects := 0
 	err := a.Blobs(t.Context(), func(name string, content []byte) {
 		objects++
-		if all.in(content) {
+		if media.in(content) {
 			t.Errorf("media lies in clear in blob %s", name)
 		}
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if objects < 4 {
-		t.Errorf("%d blobs were looked at", objects)
+	if objects < some {
+		t.Errorf("%d blobs were looked at, want %d and more", objects, some)
 	}
-	t.Logf("%+v, %d bytes on disk at most, %d blobs, %d pieces of media", r, waiting, objects, all.pieces)
 }
 
 // pieceLength is how many bytes of a packet or a slice are looked for.

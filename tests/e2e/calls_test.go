@@ -50,7 +50,7 @@ func talk(t *testing.T, d time.Duration) {
 
 func compare(t *testing.T, a *world.Archive, log *lines, calls ...*sim.Call) world.CallReport {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute+time.Duration(len(calls))*2*time.Second)
 	defer cancel()
 	var r world.CallReport
 	for _, c := range calls {

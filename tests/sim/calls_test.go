@@ -43,6 +43,34 @@ func TestAnInviteNamesTheRecordedUserUnderObservation(t *testing.T) {
 	}
 }
 
+func TestTheTruthOfARunningCallNamesTheSourceOfWhoeverCameLast(t *testing.T) {
+	b := newBot(t, sim.Config{})
+	call, _ := b.place(sim.CallPlan{})
+	last, err := call.Join(sim.Party{Guest: "Latecomer"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(call.Truth().Sources, func(s sim.SourcePeriod) bool { return s.Participant == last && s.Party.Guest == "Latecomer" }) {
+		t.Errorf("sources %+v", call.Truth().Sources)
+	}
+}
+
+func TestABlobThatLeadsElsewhereEstablishesTheCallWithoutMediaFromHere(t *testing.T) {
+	b := newBot(t, sim.Config{})
+	err := b.Calls().Register(sim.Recorder{
+		App: botApp, Instance: botInstance, Webhook: b.server.URL + "/invites", Client: b.server.Client(),
+		Elsewhere: func(blob string) bool { return blob == "elsewhere" },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, id := b.place(sim.CallPlan{})
+	if r := b.answer(id, "elsewhere"); r.status != http.StatusAccepted {
+		t.Fatalf("answered %d", r.status)
+	}
+	b.until("established", func() bool { return slices.Contains(b.states(id), "updated established") })
+}
+
 func TestNotificationsAreSignedForTheAppByAPublishedKey(t *testing.T) {
 	b := newBot(t, sim.Config{})
 	b.place(sim.CallPlan{})

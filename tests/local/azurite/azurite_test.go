@@ -117,6 +117,25 @@ func TestBlobOperationsAreCountedByKind(t *testing.T) {
 	wantOperations(t, a, map[string]int64{})
 }
 
+func TestAnAccountThatIsAwayLosesNothing(t *testing.T) {
+	a := start(t, azurite.Config{})
+	once := azcore.ClientOptions{Retry: policy.RetryOptions{MaxRetries: -1}}
+	c := must[*azblob.Client](t)(azblob.NewClientFromConnectionString(a.ConnectionString(), &azblob.ClientOptions{ClientOptions: once}))
+	must[azblob.CreateContainerResponse](t)(c.CreateContainer(ctx(t), "kept", nil))
+	tables := must[*aztables.ServiceClient](t)(aztables.NewServiceClientFromConnectionString(a.ConnectionString(), &aztables.ClientOptions{ClientOptions: once}))
+	a.SetAway(true)
+	var answered *azcore.ResponseError
+	_, err := c.UploadBuffer(ctx(t), "kept", "one", []byte("1"), nil)
+	if err == nil || errors.As(err, &answered) {
+		t.Errorf("an upload to an account that is away: %v", err)
+	}
+	if _, err := tables.CreateTable(ctx(t), "one", nil); err == nil || errors.As(err, &answered) {
+		t.Errorf("a table in an account that is away: %v", err)
+	}
+	a.SetAway(false)
+	must[azblob.UploadBufferResponse](t)(c.UploadBuffer(ctx(t), "kept", "one", []byte("1"), nil))
+}
+
 func TestTableTransactionIsOneOperation(t *testing.T) {
 	a := start(t, azurite.Config{})
 	service := must[*aztables.ServiceClient](t)(aztables.NewServiceClientFromConnectionString(a.ConnectionString(), nil))
