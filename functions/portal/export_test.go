@@ -13,6 +13,7 @@ const (
 	RequestsBurst     = requestsBurst
 	RequestsPerSecond = requestsPerSecond
 	OpensPerMinute    = opensPerMinute
+	MaxConcurrent     = maxConcurrent
 )
 
 // Patterns lists the routes of the API below Base + "/v1/".

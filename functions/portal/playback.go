@@ -28,7 +28,7 @@ const (
 	maxConcurrent = 8
 )
 
-// lane is a lane as the player draws it.
+// laneAnswer is a lane as the player draws it.
 type laneAnswer struct {
 	ID       conversation.LaneID       `json:"id"`
 	Kind     conversation.TrackKind    `json:"kind"`
@@ -209,6 +209,18 @@ func (p *Portal) media(w http.ResponseWriter, contentType string, b []byte) {
 	_, _ = w.Write(b) // the caller is gone if this fails
 }
 
+// bounded keeps one person from having more than so many answers with media under way.
+func bounded(handle func(p *Portal, w http.ResponseWriter, r *http.Request, c caller) error) func(p *Portal, w http.ResponseWriter, r *http.Request, c caller) error {
+	return func(p *Portal, w http.ResponseWriter, r *http.Request, c caller) error {
+		if !p.limits.begin(c.person) {
+			w.Header().Set("Retry-After", "1")
+			return errTooMany
+		}
+		defer p.limits.end(c.person)
+		return handle(p, w, r, c)
+	}
+}
+
 // segment serves the initialization segment (init.mp4) and the segments (SEQ-PART.m4s)
 // of a lane.
 func (p *Portal) segment(w http.ResponseWriter, r *http.Request, c caller) error {
@@ -216,11 +228,6 @@ func (p *Portal) segment(w http.ResponseWriter, r *http.Request, c caller) error
 	if err != nil {
 		return err
 	}
-	if !p.limits.begin(c.person) {
-		w.Header().Set("Retry-After", "1")
-		return errTooMany
-	}
-	defer p.limits.end(c.person)
 	m, err := p.manifest(r.Context(), l, receipt)
 	if err != nil {
 		return err
@@ -434,11 +441,6 @@ func (p *Portal) bundle(w http.ResponseWriter, r *http.Request, c caller) error 
 	if err != nil {
 		return err
 	}
-	if !p.limits.begin(c.person) {
-		w.Header().Set("Retry-After", "1")
-		return errTooMany
-	}
-	defer p.limits.end(c.person)
 	m, err := p.manifest(r.Context(), l, receipt)
 	if err != nil {
 		return err

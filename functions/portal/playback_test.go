@@ -20,6 +20,7 @@ import (
 	"github.com/thesyncim/gopus"
 
 	"steno/functions/finalize"
+	"steno/functions/portal"
 	"steno/shared/conversation"
 	"steno/shared/custody"
 	"steno/shared/media"
@@ -410,4 +411,40 @@ func TestACallHasNoMessagesAndAChatHasNoLegs(t *testing.T) {
 	want(t, w.get(nora, "conversations/"+idOf(northThread)+"/legs/"+string(conversation.LegOf(tenant, northCall))), http.StatusNotFound)
 	want(t, w.get(nora, legPath(northCall, "/video/"+string(conversation.LaneUnknown)+".m3u8")), http.StatusNotFound)
 	want(t, w.get(nora, legPath(northCall, "/audio/mixed/9-0.m4s")), http.StatusNotFound)
+}
+
+func TestOnePersonHasSoManyAnswersWithMediaUnderWayAndNoMore(t *testing.T) {
+	w := newWorld(t)
+	w.ring(rita, northCall)
+	path := "/steno/v1/" + legPath(northCall, "/audio/mixed/1-0.m4s")
+	ask := func(who teams.PersonID) int {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
+		r.Header.Set("Authorization", "Bearer "+w.token(who))
+		rec := httptest.NewRecorder()
+		w.handler.ServeHTTP(rec, r)
+		return rec.Code
+	}
+	if code := ask(nora); code != http.StatusOK {
+		t.Fatal(code)
+	}
+	w.blobs.hold = make(chan struct{})
+	w.blobs.held = make(chan struct{}, portal.MaxConcurrent)
+	done := make(chan int, portal.MaxConcurrent)
+	for range portal.MaxConcurrent {
+		go func() { done <- ask(nora) }()
+		<-w.blobs.held
+	}
+	if code := ask(nora); code != http.StatusTooManyRequests {
+		t.Errorf("one more is answered %d", code)
+	}
+	close(w.blobs.hold)
+	for range portal.MaxConcurrent {
+		if code := <-done; code != http.StatusOK {
+			t.Errorf("one of those under way is answered %d", code)
+		}
+	}
+	w.clock.Move(time.Second)
+	if code := ask(nora); code != http.StatusOK {
+		t.Errorf("afterwards: %d", code)
+	}
 }

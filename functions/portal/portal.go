@@ -126,8 +126,8 @@ var apiRoutes = []route{
 	// the minute.
 	{"conversations/{id}/legs/{leg}/{file}", false, (*Portal).playlist},
 	{"conversations/{id}/legs/{leg}/{kind}/{file}", false, (*Portal).playlist},
-	{"conversations/{id}/legs/{leg}/{kind}/{lane}/{file}", false, (*Portal).segment},
-	{"conversations/{id}/legs/{leg}/bundles/{name}", false, (*Portal).bundle},
+	{"conversations/{id}/legs/{leg}/{kind}/{lane}/{file}", false, bounded((*Portal).segment)},
+	{"conversations/{id}/legs/{leg}/bundles/{name}", false, bounded((*Portal).bundle)},
 }
 
 func (p *Portal) routes() http.Handler {

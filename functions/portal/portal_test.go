@@ -125,6 +125,8 @@ func (c *watchedCatalog) ByThread(ctx context.Context, key conversation.ThreadKe
 type watchedBlobs struct {
 	storetest.Blobs
 	j *journal
+	// While hold is open, reading waits for it, and tells held that it does.
+	hold, held chan struct{}
 }
 
 func (b *watchedBlobs) Size(ctx context.Context, name string) (int64, error) {
@@ -134,6 +136,13 @@ func (b *watchedBlobs) Size(ctx context.Context, name string) (int64, error) {
 
 func (b *watchedBlobs) ReadAt(ctx context.Context, name string, off, n int64) ([]byte, error) {
 	b.j.add("read " + name)
+	if b.hold != nil {
+		select {
+		case b.held <- struct{}{}:
+		default: // as many as are waited for wait already
+		}
+		<-b.hold
+	}
 	return b.Blobs.ReadAt(ctx, name, off, n)
 }
 
