@@ -34,7 +34,7 @@ import (
 // Bars of the recorder. The first is against Janus in the same run.
 const (
 	maxRatio  = 1.0
-	maxMemory = 650 << 10 // bytes a stream at the most streams
+	maxMemory = 650_000 // bytes a stream, what the process itself needs included
 )
 
 const (
@@ -122,9 +122,9 @@ func compare(b *testing.B) {
 		if ours.Uploaded == 0 {
 			b.Error("nothing reached evidence")
 		}
-	}
-	if last := results[len(results)-1]; last.RSS > maxMemory {
-		b.Errorf("%.0f bytes a stream, want at most %d", last.RSS, maxMemory)
+		if ours.RSS > maxMemory {
+			b.Errorf("%.0f bytes a stream, want at most %d", ours.RSS, maxMemory)
+		}
 	}
 }
 
