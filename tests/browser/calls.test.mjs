@@ -41,7 +41,7 @@ const condition = (page) =>
   page.evaluate(() => {
     const a = document.querySelector("audio[data-player]");
     const spans = [...Array(a.buffered.length).keys()].map((i) => [a.buffered.start(i), a.buffered.end(i)]);
-    return JSON.stringify({ paused: a.paused, ready: a.readyState, seeking: a.seeking, at: a.currentTime, spans, errors: document.querySelector(".deck").dataset.errors, alert: document.querySelector("[role=alert]")?.textContent });
+    return JSON.stringify({ paused: a.paused, ready: a.readyState, seeking: a.seeking, at: a.currentTime, spans, errors: document.querySelector(".deck").dataset.errors, complaint: document.querySelector(".deck").dataset.complaint, alert: document.querySelector("[role=alert]")?.textContent });
   });
 
 async function assertHears(page, wanted) {
@@ -80,7 +80,7 @@ describe("calls", { concurrency: 2 }, () => {
     await page.getByRole("radio", { name: "Everybody" }).click();
     await seek(page, 25); // second 26: the telephone alone
     await assertHears(page, { 400: false, 1000: true });
-    assert.equal(await page.locator(".deck").getAttribute("data-errors"), "0");
+    assert.equal(await page.locator(".deck").getAttribute("data-errors"), "0", await condition(page));
     assert.deepEqual(seen, { abroad: [], dialogs: [], complaints: [] });
     await context.close();
   });
@@ -137,7 +137,7 @@ describe("calls", { concurrency: 2 }, () => {
     await seek(page, 14);
     await assertHears(page, { 400: true, 1000: true });
     await page.getByRole("button", { name: "Go to now" }).waitFor();
-    assert.equal(await page.locator(".deck").getAttribute("data-errors"), "0");
+    assert.equal(await page.locator(".deck").getAttribute("data-errors"), "0", await condition(page));
     await shot(page, "running-call");
     assert.deepEqual(seen, { abroad: [], dialogs: [], complaints: [] });
     await context.close();

@@ -97,6 +97,7 @@ function Deck({ conversation, doc, from, to }: { conversation: string; doc: Play
     <div
       className="deck"
       data-errors={state?.errors ?? 0}
+      data-complaint={state?.complaint ?? ""}
       role="group"
       aria-label="Player"
       onKeyDown={(e) => {

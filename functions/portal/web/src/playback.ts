@@ -19,6 +19,7 @@ export interface PlaybackState {
   live: boolean; // more is coming
   fault: string;
   errors: number; // what hls.js complained about, mended or not
+  complaint: string; // the last of it
 }
 
 const mediaEvents = ["play", "pause", "ended", "ratechange", "timeupdate", "seeking", "seeked", "canplay", "waiting", "loadedmetadata"] as const;
@@ -52,8 +53,9 @@ export class Playback {
   private wanted = false; // playing is what was asked for, whatever the element does meanwhile
   private pending: number | null = null; // where to go once there is something to go to
   private retries = 0;
+  private seeking = 0; // for how many beats
   private readonly beat: ReturnType<typeof setInterval>;
-  state: PlaybackState = { ready: false, playing: false, wall: 0, speed: 1, lane: "", live: false, fault: "", errors: 0 };
+  state: PlaybackState = { ready: false, playing: false, wall: 0, speed: 1, lane: "", live: false, fault: "", errors: 0, complaint: "" };
 
   constructor(
     private readonly audio: HTMLAudioElement,
@@ -91,7 +93,8 @@ export class Playback {
       this.set({ live: d.details.live, wall: this.wallAt(this.audio.currentTime) });
     });
     hls.on(Hls.Events.ERROR, (_, d) => {
-      this.set({ errors: this.state.errors + 1 });
+      if (d.details === Hls.ErrorDetails.INTERNAL_ABORTED) return; // a seek called a request off
+      this.set({ errors: this.state.errors + 1, complaint: `${d.details} ${d.response?.code ?? ""}` });
       if (!d.fatal) return;
       if (d.type === Hls.ErrorTypes.MEDIA_ERROR) hls.recoverMediaError();
       else if (d.response?.code !== 404 && d.response?.code !== 401 && this.retries++ < maxRetries) {
@@ -122,6 +125,12 @@ export class Playback {
   /** Goes where it was asked to go, and plays if that was asked for. */
   private hold() {
     if (this.audio.readyState < HTMLMediaElement.HAVE_METADATA) return;
+    // A seek that called a request off may leave nothing under way: it is asked for anew.
+    this.seeking = this.audio.seeking ? this.seeking + 1 : 0;
+    if (this.seeking === 6) {
+      this.seeking = 0;
+      this.hls?.startLoad(this.audio.currentTime);
+    }
     if (this.pending !== null) {
       this.audio.currentTime = this.pending;
       this.pending = null;
