@@ -50,9 +50,11 @@ type leg struct {
 	pending int // steps of that kind under way
 
 	gate      gateState
-	busy      bool // a step that changes the gate, or ends the leg, is under way
-	beginning bool // and it opens the gate
-	paused    bool // by somebody
+	busy      bool   // a step that changes the gate, or ends the leg, is under way
+	beginning bool   // and it opens the gate
+	opening   bool   // the gate is being opened, for the first time or again
+	shut      string // why the gateway closed the gate while it was being opened
+	paused    bool   // by somebody
 	by        teams.PersonID
 	why       string
 	gap       conversation.GapKind // why the gate was shut last
@@ -391,9 +393,7 @@ func (g *leg) control(kind string, line json.RawMessage) {
 	case "bye":
 		g.fail("gateway ended the call")
 	case "gate":
-		if !strings.EqualFold(said.State, "open") && g.gate == gateOpen && !g.busy {
-			g.reopen(cleanCode(said.Reason))
-		}
+		g.gateMoved(strings.EqualFold(said.State, "open"), cleanCode(said.Reason))
 	}
 }
 

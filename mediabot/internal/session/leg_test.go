@@ -393,6 +393,26 @@ func TestAClosedGateIsOpenedAgainAFewTimes(t *testing.T) {
 	}
 }
 
+func TestAGateThatIsClosedWhileItIsOpenedIsOpenedAgain(t *testing.T) {
+	r := newRig(t)
+	var once sync.Once
+	r.gateway.answering(func(req *http.Request, body map[string]any) (int, string) {
+		if strings.HasSuffix(req.URL.Path, "/gate") && body["state"] == "open" {
+			once.Do(func() {
+				r.media.peer("call-1").events.Control("gate", []byte(`{"t":"gate","state":"open"}`))
+				r.media.peer("call-1").events.Control("gate", []byte(`{"t":"gate","state":"closed","reason":"lease_expired"}`))
+			})
+		}
+		return 0, ""
+	})
+	c := r.recording(1)
+	r.until("the gate is open again", func() bool { return r.count("gate open call-1") == 2 })
+	c.state(teams.CallTerminated, normal)
+	if n := c.ended(); n.Outcome != conversation.OutcomeRecorded {
+		t.Fatalf("notice %+v", n)
+	}
+}
+
 func TestAStoppedRecorderEndsItsLegs(t *testing.T) {
 	r := newRig(t)
 	inner, err := session.New(r.config)

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -81,7 +82,7 @@ func (g *leg) wanted() bool {
 // begin starts or resumes recording. Nothing is kept before Graph's acknowledgment: it
 // comes first, then the recorder's own gate, and the gateway's last.
 func (g *leg) begin() {
-	g.busy, g.beginning = true, true
+	g.busy, g.beginning, g.opening, g.shut = true, true, true, ""
 	peer, rec, resumed := g.peer, g.rec, g.rec != nil
 	info := RecordingInfo{
 		Tenant: g.inv.Tenant, Leg: g.id, Call: g.inv.Call, Chain: g.inv.Chain, Recorder: g.legs.c.Recorder, AudioOnly: g.decision.AudioOnly,
@@ -110,6 +111,12 @@ func (g *leg) begin() {
 	}, func(err error) { g.began(rec, granted, err) })
 }
 
+// Why the recorder closes a gate.
+const (
+	closePaused = "paused"
+	closeEnded  = "ended"
+)
+
 // Times of opening a gate.
 const (
 	openWithin = 5 * time.Second
@@ -136,7 +143,7 @@ func (g *leg) openGate(ctx context.Context, call gatewayCall, granted msgraph.Re
 }
 
 func (g *leg) began(rec Recording, granted msgraph.RecordingGranted, err error) {
-	g.busy, g.beginning = false, false
+	g.busy, g.beginning, g.opening = false, false, false
 	if rec != nil && g.rec == nil {
 		g.rec = rec
 		for _, e := range g.history {
@@ -152,6 +159,7 @@ func (g *leg) began(rec Recording, granted msgraph.RecordingGranted, err error) 
 	case err == nil:
 		g.gate = gateOpen
 		g.log.Info("recording", slog.Duration("after", time.Since(g.inv.At)))
+		g.openedAndShut()
 	case g.ending:
 	case msgraph.CallGone(err):
 		g.terminated(nil)
@@ -171,7 +179,7 @@ func (g *leg) halt() {
 	g.busy, g.gate, g.gap = true, gateShut, kind
 	call := *g.call
 	g.step(gatewayTimeout+statusWithin, func(ctx context.Context) error {
-		err := g.legs.c.Gateway.closeGate(ctx, g.inv.Call, call, "paused")
+		err := g.legs.c.Gateway.closeGate(ctx, g.inv.Call, call, closePaused)
 		asking, cancel := context.WithTimeout(ctx, statusWithin)
 		defer cancel()
 		_, err2 := g.legs.c.Graph.UpdateRecordingStatus(asking, g.inv.Call, msgraph.StatusNotRecording)
@@ -211,6 +219,30 @@ func (g *leg) resume(actor teams.PersonID, reason string) {
 // maxReopens bounds how often a gate is opened again that closed by itself.
 const maxReopens = 5
 
+// gateMoved takes the gateway's word that a gate opened or closed. Lines are ordered
+// among themselves but not with replies: one that comes while the gate is being opened
+// is looked at when that is done, so that no close is missed and a gate that stays shut
+// is never taken for an open one.
+func (g *leg) gateMoved(open bool, reason string) {
+	switch {
+	case open:
+		g.shut = ""
+	case reason == closePaused || reason == closeEnded: // the recorder asked for it
+	case g.opening:
+		g.shut = cmp.Or(reason, "no reason")
+	case g.gate == gateOpen && !g.busy:
+		g.reopen(reason)
+	}
+}
+
+// openedAndShut opens the gate again if the gateway closed it as soon as it was open, and
+// it is still to be open.
+func (g *leg) openedAndShut() {
+	if g.shut != "" && g.wanted() {
+		g.reopen(g.shut)
+	}
+}
+
 // reopen opens a gate that the gateway closed by itself, such as when pings came late.
 // Graph's acknowledgment still stands: nothing else was announced.
 func (g *leg) reopen(reason string) {
@@ -219,15 +251,19 @@ func (g *leg) reopen(reason string) {
 		return
 	}
 	g.note(conversation.LegEvent{At: time.Now().UTC(), Kind: conversation.EventAnomaly, Reason: "gate closed: " + reason})
-	g.busy = true
+	g.busy, g.opening, g.shut = true, true, ""
 	call, grant := *g.call, g.grant
 	g.step(openWithin, func(ctx context.Context) error {
 		return g.openGate(ctx, call, grant)
 	}, func(err error) {
-		g.busy = false
-		if err != nil && !g.ending {
+		g.busy, g.opening = false, false
+		switch {
+		case g.ending:
+		case err != nil:
 			g.log.Error("gate not opened again", slog.String("alarm", "gateway"), slog.String("cause", err.Error()))
 			g.fail("gate not opened again")
+		default:
+			g.openedAndShut()
 		}
 	})
 }
@@ -246,7 +282,7 @@ func (g *leg) finish() {
 		var faults []error
 		if call != nil && !lost {
 			// What is on its way in the gateway still belongs to the record.
-			if err := g.legs.c.Gateway.closeGate(ctx, g.inv.Call, *call, "ended"); err != nil && rec != nil {
+			if err := g.legs.c.Gateway.closeGate(ctx, g.inv.Call, *call, closeEnded); err != nil && rec != nil {
 				faults = append(faults, err)
 			}
 		}
@@ -259,7 +295,7 @@ func (g *leg) finish() {
 			faults = append(faults, g.leave(ctx, lost))
 		}
 		if call != nil {
-			faults = append(faults, g.legs.c.Gateway.remove(ctx, g.inv.Call, "ended"))
+			faults = append(faults, g.legs.c.Gateway.remove(ctx, g.inv.Call, closeEnded))
 		}
 		return errors.Join(faults...)
 	}, func(err error) {
