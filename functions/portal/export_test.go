@@ -14,6 +14,7 @@ const (
 	RequestsPerSecond = requestsPerSecond
 	OpensPerMinute    = opensPerMinute
 	MaxConcurrent     = maxConcurrent
+	MaxWaiting        = maxWaiting
 )
 
 // Patterns lists the routes of the API below Base + "/v1/".

@@ -1,7 +1,9 @@
 package portal
 
 import (
+	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -38,7 +40,8 @@ type limits struct {
 
 type personLimits struct {
 	requests, opens *rate.Limiter
-	underWay        int // answers with media
+	media           chan struct{} // a place for each answer with media that is under way
+	waiting         atomic.Int32  // how many wait for one
 }
 
 func newLimits() *limits { return &limits{people: map[teams.PersonID]*personLimits{}} }
@@ -53,6 +56,7 @@ func (l *limits) allow(p teams.PersonID, content bool, now time.Time) bool {
 		own = &personLimits{
 			requests: rate.NewLimiter(requestsPerSecond, requestsBurst),
 			opens:    rate.NewLimiter(rate.Limit(opensPerMinute)/60, opensPerMinute),
+			media:    make(chan struct{}, maxConcurrent),
 		}
 		l.people[p] = own
 	}
@@ -60,22 +64,32 @@ func (l *limits) allow(p teams.PersonID, content bool, now time.Time) bool {
 	return own.requests.AllowN(now, 1) && (!content || own.opens.AllowN(now, 1))
 }
 
-// begin counts an answer with media under way, and refuses one too many.
-func (l *limits) begin(p teams.PersonID) bool {
+// begin waits for a turn to answer with media, and returns what ends it; nil if there
+// are too many who wait, or no turn came in time. Whoever seeks asks for much and lets
+// go of it at once: to refuse her would stop the player for longer than a wait does.
+func (l *limits) begin(ctx context.Context, p teams.PersonID) (end func()) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	own := l.people[p]
-	if own == nil || own.underWay >= maxConcurrent {
-		return false
+	l.mu.Unlock()
+	if own == nil {
+		return nil
 	}
-	own.underWay++
-	return true
-}
-
-func (l *limits) end(p teams.PersonID) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if own := l.people[p]; own != nil && own.underWay > 0 {
-		own.underWay--
+	done := func() { <-own.media }
+	select {
+	case own.media <- struct{}{}:
+		return done
+	default:
+	}
+	defer own.waiting.Add(-1)
+	if own.waiting.Add(1) > maxWaiting {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, turnWithin)
+	defer cancel()
+	select {
+	case own.media <- struct{}{}:
+		return done
+	case <-ctx.Done():
+		return nil
 	}
 }

@@ -26,6 +26,9 @@ const (
 	maxRangeReply = 4 << 20
 	// maxConcurrent is how many answers with media one person may have under way.
 	maxConcurrent = 8
+	// maxWaiting is how many more may wait for their turn, and turnWithin for how long.
+	maxWaiting = 16
+	turnWithin = 10 * time.Second
 )
 
 // laneAnswer is a lane as the player draws it.
@@ -212,11 +215,12 @@ func (p *Portal) media(w http.ResponseWriter, contentType string, b []byte) {
 // bounded keeps one person from having more than so many answers with media under way.
 func bounded(handle func(p *Portal, w http.ResponseWriter, r *http.Request, c caller) error) func(p *Portal, w http.ResponseWriter, r *http.Request, c caller) error {
 	return func(p *Portal, w http.ResponseWriter, r *http.Request, c caller) error {
-		if !p.limits.begin(c.person) {
+		end := p.limits.begin(r.Context(), c.person)
+		if end == nil {
 			w.Header().Set("Retry-After", "1")
 			return errTooMany
 		}
-		defer p.limits.end(c.person)
+		defer end()
 		return handle(p, w, r, c)
 	}
 }
@@ -399,7 +403,7 @@ func (p *Portal) mix(ctx context.Context, m conversation.Manifest, lane conversa
 		}
 		placed = append(placed, x)
 	}
-	return media.Mix(placed, int(end-start))
+	return media.Mix(ctx, placed, int(end-start))
 }
 
 func duration(samples []media.Sample) (n int64) {

@@ -417,30 +417,47 @@ func TestOnePersonHasSoManyAnswersWithMediaUnderWayAndNoMore(t *testing.T) {
 	w := newWorld(t)
 	w.ring(rita, northCall)
 	path := "/steno/v1/" + legPath(northCall, "/audio/mixed/1-0.m4s")
-	ask := func(who teams.PersonID) int {
-		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
+	askFor := func(ctx context.Context, who teams.PersonID) int {
+		r := httptest.NewRequestWithContext(ctx, http.MethodGet, path, nil)
 		r.Header.Set("Authorization", "Bearer "+w.token(who))
 		rec := httptest.NewRecorder()
 		w.handler.ServeHTTP(rec, r)
 		return rec.Code
 	}
+	ask := func(who teams.PersonID) int { return askFor(t.Context(), who) }
 	if code := ask(nora); code != http.StatusOK {
 		t.Fatal(code)
 	}
 	w.blobs.hold = make(chan struct{})
-	w.blobs.held = make(chan struct{}, portal.MaxConcurrent)
-	done := make(chan int, portal.MaxConcurrent)
+	w.blobs.held = make(chan struct{}, portal.MaxConcurrent+portal.MaxWaiting)
+	done := make(chan int, portal.MaxConcurrent+portal.MaxWaiting)
 	for range portal.MaxConcurrent {
 		go func() { done <- ask(nora) }()
 		<-w.blobs.held
 	}
-	if code := ask(nora); code != http.StatusTooManyRequests {
-		t.Errorf("one more is answered %d", code)
+	// Who is gone does not wait on.
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	if code := askFor(gone, nora); code == http.StatusOK {
+		t.Errorf("one who is gone is answered %d", code)
+	}
+	// Of more than may wait, each that is too many is refused at once.
+	const tooMany = 3
+	for range portal.MaxWaiting + tooMany {
+		go func() { done <- ask(nora) }()
+	}
+	for range tooMany {
+		if code := <-done; code != http.StatusTooManyRequests {
+			t.Errorf("one more is answered %d", code)
+		}
+	}
+	if n := len(w.blobs.held); n != 0 {
+		t.Errorf("%d more are under way", n)
 	}
 	close(w.blobs.hold)
-	for range portal.MaxConcurrent {
+	for range portal.MaxConcurrent + portal.MaxWaiting {
 		if code := <-done; code != http.StatusOK {
-			t.Errorf("one of those under way is answered %d", code)
+			t.Errorf("one of those under way or waiting is answered %d", code)
 		}
 	}
 	w.clock.Move(time.Second)

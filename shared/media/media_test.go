@@ -107,7 +107,7 @@ func TestTheLayoutCostsLessThanTwoKilobitsASecondATrack(t *testing.T) {
 func TestAMixHoldsAllSpeakersAtTheirTimes(t *testing.T) {
 	a := Placed{Samples: tone(t, 300, 110), Offset: -10 * FrameSamples}
 	b := Placed{Samples: tone(t, 900, 50), Offset: 100 * FrameSamples}
-	samples, err := Mix([]Placed{a, b}, 150*FrameSamples)
+	samples, err := Mix(t.Context(), []Placed{a, b}, 150*FrameSamples)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package media
 
 import (
+	"context"
 	"fmt"
 	"math"
 
@@ -23,14 +24,14 @@ const settle = 5
 
 // Mix decodes tracks that sound at the same time and encodes their sum as one Opus
 // track: samples of 20 ms, length of them in all. It is a derivative for listening and
-// is made anew each time.
-func Mix(tracks []Placed, length int) ([]Sample, error) {
+// is made anew each time. That is work: it is given up once ctx is done.
+func Mix(ctx context.Context, tracks []Placed, length int) ([]Sample, error) {
 	frames := (length + FrameSamples - 1) / FrameSamples
 	const lead = settle * FrameSamples
 	sum := make([]float32, lead+frames*FrameSamples)
 	for _, t := range tracks {
 		t.Offset += lead
-		if err := add(sum, t); err != nil {
+		if err := add(ctx, sum, t); err != nil {
 			return nil, err
 		}
 	}
@@ -47,6 +48,9 @@ func Mix(tracks []Placed, length int) ([]Sample, error) {
 	out := make([]byte, 4000)
 	samples := make([]Sample, 0, frames)
 	for i := range settle + frames {
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("encode mix: %w", err)
+		}
 		n, err := enc.Encode(sum[i*FrameSamples:(i+1)*FrameSamples], out)
 		if err != nil {
 			return nil, fmt.Errorf("encode mix: %w", err)
@@ -58,13 +62,16 @@ func Mix(tracks []Placed, length int) ([]Sample, error) {
 	return samples, nil
 }
 
-func add(sum []float32, t Placed) error {
+func add(ctx context.Context, sum []float32, t Placed) error {
 	d, err := NewDecoder()
 	if err != nil {
 		return err
 	}
 	at := t.Offset
 	for _, s := range t.Samples {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("decode for mix: %w", err)
+		}
 		// A packet that does not decode is silence in the mix; the track itself has it as received.
 		pcm, _ := d.Decode(s.Data)
 		for i, x := range pcm {
