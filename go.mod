@@ -26,6 +26,8 @@ require (
 	golang.org/x/time v0.16.0
 )
 
+require golang.org/x/mod v0.42.0 // indirect
+
 require (
 	github.com/Azure/azure-sdk-for-go/sdk/internal v1.13.0 // indirect
 	github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/internal v1.2.0 // indirect

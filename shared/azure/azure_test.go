@@ -111,6 +111,10 @@ func TestTrailInTables(t *testing.T) {
 	storetest.TestTrail(t, func(*testing.T) custody.Trail { return azure.NewTrail(storetest.NewTenant(), tables) })
 }
 
+func TestTilesInBlobs(t *testing.T) {
+	storetest.TestTiles(t, func(*testing.T) custody.Tiles { return azure.NewTiles(storetest.NewTenant(), locked, free) })
+}
+
 // costs runs f and compares the storage operations it took.
 func costs(t *testing.T, what string, want map[string]int64, f func() error) {
 	t.Helper()

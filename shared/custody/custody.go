@@ -5,8 +5,10 @@
 // read without an event cannot be written by mistake, and when the trail is
 // unavailable nothing can be read.
 //
-// The trail is insert-only. Its Merkle log and signed checkpoints are not built
-// yet; Trail is the seam they will stand behind.
+// The trail is insert-only, and its log makes that evident: a Merkle tree (RFC 6962) over
+// the digests of all records, in tiles that never change, whose signed checkpoints an
+// outsider can keep. FORMAT.md specifies it. Function sequencer is its only writer;
+// this package holds the tree, its proofs and their verification.
 package custody
 
 import (
@@ -124,5 +126,9 @@ func (l Log) Append(ctx context.Context, e Event) (Receipt, error) {
 func newID(at time.Time) string {
 	b := make([]byte, 8)
 	_, _ = rand.Read(b) // never fails since Go 1.24
-	return fmt.Sprintf("%016x-%s", at.UnixMicro(), hex.EncodeToString(b))
+	return IDsFrom(at) + "-" + hex.EncodeToString(b)
 }
+
+// IDsFrom is not after the id of any event from at on, and after every earlier one's, to
+// the microsecond.
+func IDsFrom(at time.Time) string { return fmt.Sprintf("%016x", at.UnixMicro()) }

@@ -45,3 +45,7 @@ func TestRosterInMemory(t *testing.T) {
 func TestTrailInMemory(t *testing.T) {
 	storetest.TestTrail(t, func(*testing.T) custody.Trail { return new(storetest.Trail) })
 }
+
+func TestTilesInMemory(t *testing.T) {
+	storetest.TestTiles(t, func(*testing.T) custody.Tiles { return new(storetest.Tiles) })
+}
