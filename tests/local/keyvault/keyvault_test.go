@@ -227,6 +227,84 @@ func TestMismatchedOperationsAreRefusedByName(t *testing.T) {
 	}
 }
 
+func TestSigningIsRefusedWithAnotherKeyAlgorithmOrSizeOfDigest(t *testing.T) {
+	f := start(t, keyvault.Config{})
+	versions := map[string]string{"ec": f.create("ec", azkeys.KeyTypeEC).KID.Version(), "rsa": f.create("rsa", azkeys.KeyTypeRSA).KID.Version()}
+	es256 := azkeys.SignatureAlgorithmES256
+	for name, c := range map[string]struct {
+		key  string
+		alg  azkeys.SignatureAlgorithm
+		size int
+	}{
+		"an RSA key":          {"rsa", es256, 32},
+		"RS256":               {"rsa", azkeys.SignatureAlgorithmRS256, 32},
+		"ES384":               {"ec", azkeys.SignatureAlgorithmES384, 48},
+		"ES256K":              {"ec", azkeys.SignatureAlgorithmES256K, 32},
+		"no algorithm":        {"ec", "", 32},
+		"an empty digest":     {"ec", es256, 0},
+		"a short digest":      {"ec", es256, 31},
+		"a long digest":       {"ec", es256, 33},
+		"a digest of SHA-512": {"ec", es256, 64},
+	} {
+		got, err := f.keys.Sign(t.Context(), c.key, versions[c.key], azkeys.SignParameters{Algorithm: &c.alg, Value: make([]byte, c.size)}, nil)
+		if code(err) != "BadParameter" || got.Result != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := f.keys.Sign(t.Context(), "ec", "0123", azkeys.SignParameters{Algorithm: &es256, Value: make([]byte, 32)}, nil); code(err) != "KeyNotFound" {
+		t.Errorf("unknown version: %v", err)
+	}
+	if _, err := f.keys.UnwrapKey(t.Context(), "ec", versions["ec"], oaep(make([]byte, 256)), nil); code(err) != "BadParameter" {
+		t.Errorf("unwrap with an EC key: %v", err)
+	}
+	if n := f.Counts()[keyvault.OpSign]; n != 10 {
+		t.Errorf("%d signs were counted, want 10", n)
+	}
+}
+
+func TestEachVersionOfASigningKeyVerifiesWhatItSigned(t *testing.T) {
+	f := start(t, keyvault.Config{})
+	alg := azkeys.SignatureAlgorithmES256
+	digest := sha256.Sum256([]byte("checkpoint"))
+	var ids []string
+	for _, version := range []func() (string, error){
+		func() (string, error) { return f.Ensure("log", "EC", 0) },
+		func() (string, error) { return f.Rotate("log") },
+	} {
+		id, err := version()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, id)
+	}
+	for i, id := range ids {
+		sig, err := f.keys.Sign(t.Context(), "log", id, azkeys.SignParameters{Algorithm: &alg, Value: digest[:]}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if sig.KID.Version() != id {
+			t.Errorf("signed by %s, want %s", *sig.KID, id)
+		}
+		for j, id := range ids {
+			got, err := f.keys.GetKey(t.Context(), "log", id, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if *got.Key.Kty != azkeys.KeyTypeEC || *got.Key.Crv != azkeys.CurveNameP256 {
+				t.Errorf("key is %s %s", *got.Key.Kty, *got.Key.Crv)
+			}
+			key, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), append(append([]byte{4}, got.Key.X...), got.Key.Y...))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, s := new(big.Int).SetBytes(sig.Result[:32]), new(big.Int).SetBytes(sig.Result[32:])
+			if ecdsa.Verify(key, digest[:], r, s) != (i == j) {
+				t.Errorf("signature by version %d, key of version %d: want %v", i, j, i == j)
+			}
+		}
+	}
+}
+
 func TestTokenForAnotherAudienceOrExpiredIsChallenged(t *testing.T) {
 	f := start(t, keyvault.Config{})
 	f.create("rsa", azkeys.KeyTypeRSA)
