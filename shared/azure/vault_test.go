@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
+	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"strings"
@@ -42,6 +43,13 @@ func (unsigned) GetToken(context.Context, policy.TokenRequestOptions) (azcore.Ac
 // startVault runs a vault with an RSA key "wrap" and an EC key "sign".
 func startVault(t *testing.T) (*keyvault.Vault, *azkeys.Client, string) {
 	t.Helper()
+	return startVaultBehind(t, func(vault http.Handler) http.Handler { return vault })
+}
+
+// startVaultBehind is startVault with something before the vault that may change what
+// it answers.
+func startVaultBehind(t *testing.T, front func(http.Handler) http.Handler) (*keyvault.Vault, *azkeys.Client, string) {
+	t.Helper()
 	authority, err := ca.New()
 	if err != nil {
 		t.Fatal(err)
@@ -59,15 +67,15 @@ func startVault(t *testing.T) (*keyvault.Vault, *azkeys.Client, string) {
 			t.Fatal(err)
 		}
 	}
-	s := httptest.NewUnstartedServer(v)
+	s := httptest.NewUnstartedServer(front(v))
 	s.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
 	s.StartTLS()
 	t.Cleanup(s.Close)
-	http := authority.Client()
-	t.Cleanup(http.CloseIdleConnections)
+	client := authority.Client()
+	t.Cleanup(client.CloseIdleConnections)
 	keys, err := azkeys.NewClient(s.URL, unsigned{}, &azkeys.ClientOptions{
 		DisableChallengeResourceVerification: true,
-		ClientOptions:                        azcore.ClientOptions{Transport: http, Retry: policy.RetryOptions{MaxRetries: -1}},
+		ClientOptions:                        azcore.ClientOptions{Transport: client, Retry: policy.RetryOptions{MaxRetries: -1}},
 	})
 	if err != nil {
 		t.Fatal(err)
