@@ -9,6 +9,7 @@ import (
 	"steno/functions/finalize"
 	"steno/functions/groupsync"
 	"steno/functions/internal/funchost"
+	"steno/functions/sequencer"
 	"steno/shared/config"
 	"steno/shared/msgraph"
 	"steno/shared/policy"
@@ -42,6 +43,9 @@ type settings struct {
 
 	blobURL, tableURL, container, tails string
 	vaultURL, vaultKey                  string
+	custodyFiles, custodyHeads          string // containers of the custody log
+	signingKey                          string
+	signEvery                           time.Duration
 	serviceBus                          config.Secret // a connection string, or empty
 	serviceBusNamespace                 string
 	privateAuthority                    bool
@@ -55,7 +59,7 @@ type settings struct {
 // readSettings reads every key and returns all faults at once.
 func readSettings(environ []string) (settings, *config.Reader, error) {
 	r := config.Read(environ)
-	r.Host("STENO_GROUPSYNC_SCHEDULE", "STENO_EXPORTPLAN_SCHEDULE",
+	r.Host("STENO_GROUPSYNC_SCHEDULE", "STENO_EXPORTPLAN_SCHEDULE", "STENO_SEQUENCER_SCHEDULE",
 		"AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "AZURE_AUTHORITY_HOST", "AzureWebJobsStorage")
 	var s settings
 	s.tenant = config.Parse(r, "STENO_TENANT_ID", teams.ParseTenantID)
@@ -94,6 +98,10 @@ func readSettings(environ []string) (settings, *config.Reader, error) {
 	}
 	s.vaultURL = r.URL("STENO_VAULT_URL")
 	s.vaultKey = r.Optional("STENO_VAULT_KEY", "steno-wrap")
+	s.custodyFiles = r.Optional("STENO_CUSTODY_CONTAINER", "custody")
+	s.custodyHeads = r.Optional("STENO_CUSTODY_HEAD_CONTAINER", "custody-head")
+	s.signingKey = r.Optional("STENO_SIGNING_KEY", "steno-sign")
+	s.signEvery = r.Duration("STENO_CHECKPOINT_EVERY", sequencer.DefaultSignEvery, time.Second, 24*time.Hour)
 	connection, hasConnection := r.Lookup("ServiceBusConnection")
 	namespace, hasNamespace := r.Lookup("ServiceBusConnection__fullyQualifiedNamespace")
 	if hasConnection == hasNamespace {

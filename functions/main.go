@@ -27,6 +27,7 @@ import (
 	"steno/functions/groupsync"
 	"steno/functions/internal/funchost"
 	"steno/functions/portal"
+	"steno/functions/sequencer"
 	"steno/shared/azure"
 	"steno/shared/custody"
 	"steno/shared/evidence"
@@ -84,7 +85,15 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("service bus: %w", err)
 	}
-	store, err := evidenceStore(s, cred, tables, opts)
+	keys, err := azkeys.NewClient(s.vaultURL, cred, &azkeys.ClientOptions{ClientOptions: opts, DisableChallengeResourceVerification: s.privateAuthority})
+	if err != nil {
+		return fmt.Errorf("key vault: %w", err)
+	}
+	vault, err := url.Parse(s.vaultURL)
+	if err != nil {
+		return fmt.Errorf("key vault: %w", err)
+	}
+	store, err := evidenceStore(s, cred, tables, keys, vault.Host, opts)
 	if err != nil {
 		return err
 	}
@@ -115,6 +124,11 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 	export := chatexport.New(chatexport.Config{Tenant: s.tenant, History: s.plan.History, ClaimLease: s.claimLease, RetryWait: s.retryWait},
 		graph, roster, catalog, store, windows, log)
 	seal := finalize.New(s.legs, store, catalog, graph, trail, callLegs, log)
+	tiles, err := custodyTiles(s, cred, opts)
+	if err != nil {
+		return err
+	}
+	order := sequencer.New(sequencer.Config{Tenant: s.tenant, SignEvery: s.signEvery}, trail.Trail, tiles, azure.NewSigner(keys, s.signingKey, []string{vault.Host}), log)
 	web, err := portal.New(portalConfig(s), portal.Stores{Catalog: catalog, Calls: catalog, Roster: roster, Evidence: store, Trail: trail}, log)
 	if err != nil {
 		return err
@@ -126,7 +140,7 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	register(mux, functions{sync: sync, plan: plan, export: export, seal: seal, web: web})
+	register(mux, functions{sync: sync, plan: plan, export: export, seal: seal, order: order, web: web})
 	l, err := funchost.Listen(ctx, s.port)
 	if err != nil {
 		return err
@@ -135,7 +149,7 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 	return errors.Join(mux.Serve(ctx, l), windows.Close(context.WithoutCancel(ctx)), callLegs.Close(context.WithoutCancel(ctx)), parked.Close(context.WithoutCancel(ctx)))
 }
 
-func evidenceStore(s settings, cred azcore.TokenCredential, tables *aztables.ServiceClient, opts azcore.ClientOptions) (*evidence.Store, error) {
+func evidenceStore(s settings, cred azcore.TokenCredential, tables *aztables.ServiceClient, keys *azkeys.Client, vaultHost string, opts azcore.ClientOptions) (*evidence.Store, error) {
 	blobs, err := container.NewClient(s.blobURL+"/"+s.container, cred, &container.ClientOptions{ClientOptions: opts})
 	if err != nil {
 		return nil, fmt.Errorf("blobs: %w", err)
@@ -144,18 +158,23 @@ func evidenceStore(s settings, cred azcore.TokenCredential, tables *aztables.Ser
 	if err != nil {
 		return nil, fmt.Errorf("blobs: %w", err)
 	}
-	keys, err := azkeys.NewClient(s.vaultURL, cred, &azkeys.ClientOptions{ClientOptions: opts, DisableChallengeResourceVerification: s.privateAuthority})
-	if err != nil {
-		return nil, fmt.Errorf("key vault: %w", err)
-	}
-	vault, err := url.Parse(s.vaultURL)
-	if err != nil {
-		return nil, fmt.Errorf("key vault: %w", err)
-	}
 	return evidence.New(evidence.Config{
 		Blobs: azure.NewBlobs(blobs), Tails: azure.NewTails(tails), Keys: azure.NewKeys(tables),
-		Vault: azure.NewVault(keys, s.vaultKey), VaultHosts: []string{vault.Host},
+		Vault: azure.NewVault(keys, s.vaultKey), VaultHosts: []string{vaultHost},
 	})
+}
+
+// custodyTiles is where the custody log lies.
+func custodyTiles(s settings, cred azcore.TokenCredential, opts azcore.ClientOptions) (*azure.Tiles, error) {
+	files, err := container.NewClient(s.blobURL+"/"+s.custodyFiles, cred, &container.ClientOptions{ClientOptions: opts})
+	if err != nil {
+		return nil, fmt.Errorf("blobs: %w", err)
+	}
+	heads, err := container.NewClient(s.blobURL+"/"+s.custodyHeads, cred, &container.ClientOptions{ClientOptions: opts})
+	if err != nil {
+		return nil, fmt.Errorf("blobs: %w", err)
+	}
+	return azure.NewTiles(s.tenant, files, heads), nil
 }
 
 // serviceBus connects by identity, or by connection string where one is set.

@@ -13,6 +13,7 @@ import (
 	"steno/functions/groupsync"
 	"steno/functions/internal/funchost"
 	"steno/functions/portal"
+	"steno/functions/sequencer"
 	"steno/shared/azure"
 )
 
@@ -22,6 +23,7 @@ type functions struct {
 	plan   *exportplan.Plan
 	export *chatexport.Exporter
 	seal   *finalize.Finalizer
+	order  *sequencer.Sequencer
 	web    http.Handler
 }
 
@@ -29,6 +31,7 @@ type functions struct {
 func register(mux *funchost.Mux, f functions) {
 	mux.Timer("groupsync", func(ctx context.Context, _ funchost.TimerInfo) error { return f.sync.Run(ctx) })
 	mux.Timer("exportplan", func(ctx context.Context, _ funchost.TimerInfo) error { return f.plan.Run(ctx) })
+	mux.Timer("sequencer", func(ctx context.Context, _ funchost.TimerInfo) error { return f.order.Run(ctx) })
 	mux.Queue("chatexport", "window", func(ctx context.Context, m funchost.Message) error { return f.export.Handle(ctx, m.Body) })
 	mux.Queue("finalize", "leg", func(ctx context.Context, m funchost.Message) error { return f.seal.Handle(ctx, m.Body) })
 	mux.HTTP("portal", funchost.Route{Pattern: "{*path}", MaxBody: 64 << 10, Timeout: 30 * time.Second}, f.web)

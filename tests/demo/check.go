@@ -53,12 +53,17 @@ func check(ctx context.Context, w *world.World, o options, started time.Time) er
 	if err != nil {
 		return err
 	}
+	logged, err := w.CheckCustody(ctx, a)
+	if err != nil {
+		return err
+	}
 	c := w.Compare(contents, runs)
 	c.Seed, c.Messages, c.Seconds = o.seed, o.messages, time.Since(started).Seconds()
 	line, err := json.Marshal(struct {
 		world.Report
-		Calls *world.CallReport `json:"calls,omitempty"`
-	}{c, spoken.report})
+		Calls   *world.CallReport   `json:"calls,omitempty"`
+		Custody world.CustodyReport `json:"custody"`
+	}{c, spoken.report, logged})
 	if err != nil {
 		return err
 	}
@@ -68,6 +73,9 @@ func check(ctx context.Context, w *world.World, o options, started time.Time) er
 	fmt.Println(string(line))
 	if !c.OK || spoken.report != nil && !spoken.report.OK() {
 		return errors.New("the archive is not what the tenant says")
+	}
+	if !logged.OK() {
+		return errors.New("the custody log is not what the trail says")
 	}
 	return nil
 }

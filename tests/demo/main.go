@@ -143,6 +143,8 @@ func demoSettings() map[string]string {
 		"STENO_GRAPH_RATE":          "100",
 		"STENO_EXPORTPLAN_SCHEDULE": "*/10 * * * * *",
 		"STENO_GROUPSYNC_SCHEDULE":  "0 * * * * *",
+		"STENO_SEQUENCER_SCHEDULE":  "*/15 * * * * *",
+		"STENO_CHECKPOINT_EVERY":    "1m",
 	}
 }
 

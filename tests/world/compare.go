@@ -23,6 +23,7 @@ func CheckSettings() map[string]string {
 		"STENO_GRAPH_RATE":        "200",
 		"STENO_EXPORT_RETRY_WAIT": "1s",
 		"STENO_EXPORT_PATIENCE":   "1ms",
+		"STENO_CHECKPOINT_EVERY":  "1s",
 	}
 }
 

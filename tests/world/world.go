@@ -50,7 +50,10 @@ const (
 
 	Container = "evidence"
 	Tails     = "tails"
+	Custody   = "custody"
+	Heads     = "custody-head"
 	VaultKey  = "steno-wrap"
+	SignKey   = "steno-sign"
 	MasterKey = "loopback-master-key"
 )
 
@@ -238,6 +241,9 @@ func (w *World) startTenant(c Config) error {
 	if _, err := w.Vault.Ensure(VaultKey, "RSA", 3072); err != nil {
 		return err
 	}
+	if _, err := w.Vault.Ensure(SignKey, "EC", 256); err != nil {
+		return err
+	}
 	graph.Handle("/", w.Tenant.Handler())
 	vault.Handle("/", w.Vault)
 	return nil
@@ -290,21 +296,16 @@ func (w *World) startStorage(ctx context.Context, c Config) error {
 			return fmt.Errorf("create table %s: %w", name, err)
 		}
 	}
-	blobs, err := container.NewClientFromConnectionString(w.Storage.ConnectionString(), Container, &container.ClientOptions{ClientOptions: opts})
-	if err != nil {
-		return err
+	for _, name := range []string{Container, Tails, Custody, Heads} {
+		c, err := container.NewClientFromConnectionString(w.Storage.ConnectionString(), name, &container.ClientOptions{ClientOptions: opts})
+		if err != nil {
+			return err
+		}
+		if _, err := c.Create(ctx, nil); err != nil {
+			return fmt.Errorf("create container %s: %w", name, err)
+		}
 	}
-	if _, err := blobs.Create(ctx, nil); err != nil {
-		return fmt.Errorf("create container: %w", err)
-	}
-	tails, err := container.NewClientFromConnectionString(w.Storage.ConnectionString(), Tails, &container.ClientOptions{ClientOptions: opts})
-	if err != nil {
-		return err
-	}
-	if _, err := tails.Create(ctx, nil); err != nil {
-		return fmt.Errorf("create container: %w", err)
-	}
-	return w.Storage.SetContainerDefault(Container, worm.Unlocked, 1)
+	return errors.Join(w.Storage.SetContainerDefault(Container, worm.Unlocked, 1), w.Storage.SetContainerDefault(Custody, worm.Unlocked, 1))
 }
 
 // roleGroups is STENO_ROLE_GROUPS for the tenant's groups.
@@ -339,32 +340,36 @@ func (w *World) startHost(ctx context.Context, c Config) error {
 		return err
 	}
 	w.Settings = map[string]string{
-		"AzureWebJobsStorage":       w.Storage.ConnectionString(),
-		"ServiceBusConnection":      w.Bus.ConnectionString(),
-		"SSL_CERT_FILE":             filepath.Join(c.Dir, "ca.pem"),
-		"AZURE_TENANT_ID":           w.Tenant.ID(),
-		"AZURE_CLIENT_ID":           App,
-		"AZURE_CLIENT_SECRET":       appSecret,
-		"AZURE_AUTHORITY_HOST":      w.Origin,
-		"GOMEMLIMIT":                "400MiB",
-		"STENO_PRIVATE_AUTHORITY":   "true",
-		"STENO_TENANT_ID":           w.Tenant.ID(),
-		"STENO_ROLE_GROUPS":         groups,
-		"STENO_GRAPH_URL":           w.GraphURL,
-		"STENO_GRAPH_PRIVATE":       "true",
-		"STENO_BLOB_URL":            w.Storage.BlobURL,
-		"STENO_TABLE_URL":           w.Storage.TableURL,
-		"STENO_EVIDENCE_CONTAINER":  Container,
-		"STENO_TAILS_CONTAINER":     Tails,
-		"STENO_VAULT_URL":           w.VaultURL,
-		"STENO_VAULT_KEY":           VaultKey,
-		"STENO_PORTAL_AUDIENCE":     Audience,
-		"STENO_PORTAL_CLIENT":       Client,
-		"STENO_LOGIN_AUTHORITY":     w.Entra.Authority(),
-		"STENO_LOGIN_ISSUER":        w.Entra.Issuer(),
-		"STENO_LOGIN_KEYS":          w.Entra.Authority() + "/discovery/v2.0/keys",
-		"STENO_GROUPSYNC_SCHEDULE":  "0 0 */12 * * *",
-		"STENO_EXPORTPLAN_SCHEDULE": "0 */15 * * * *",
+		"AzureWebJobsStorage":          w.Storage.ConnectionString(),
+		"ServiceBusConnection":         w.Bus.ConnectionString(),
+		"SSL_CERT_FILE":                filepath.Join(c.Dir, "ca.pem"),
+		"AZURE_TENANT_ID":              w.Tenant.ID(),
+		"AZURE_CLIENT_ID":              App,
+		"AZURE_CLIENT_SECRET":          appSecret,
+		"AZURE_AUTHORITY_HOST":         w.Origin,
+		"GOMEMLIMIT":                   "400MiB",
+		"STENO_PRIVATE_AUTHORITY":      "true",
+		"STENO_TENANT_ID":              w.Tenant.ID(),
+		"STENO_ROLE_GROUPS":            groups,
+		"STENO_GRAPH_URL":              w.GraphURL,
+		"STENO_GRAPH_PRIVATE":          "true",
+		"STENO_BLOB_URL":               w.Storage.BlobURL,
+		"STENO_TABLE_URL":              w.Storage.TableURL,
+		"STENO_EVIDENCE_CONTAINER":     Container,
+		"STENO_TAILS_CONTAINER":        Tails,
+		"STENO_VAULT_URL":              w.VaultURL,
+		"STENO_VAULT_KEY":              VaultKey,
+		"STENO_PORTAL_AUDIENCE":        Audience,
+		"STENO_PORTAL_CLIENT":          Client,
+		"STENO_LOGIN_AUTHORITY":        w.Entra.Authority(),
+		"STENO_LOGIN_ISSUER":           w.Entra.Issuer(),
+		"STENO_LOGIN_KEYS":             w.Entra.Authority() + "/discovery/v2.0/keys",
+		"STENO_GROUPSYNC_SCHEDULE":     "0 0 */12 * * *",
+		"STENO_EXPORTPLAN_SCHEDULE":    "0 */15 * * * *",
+		"STENO_SEQUENCER_SCHEDULE":     "0 */5 * * * *",
+		"STENO_CUSTODY_CONTAINER":      Custody,
+		"STENO_CUSTODY_HEAD_CONTAINER": Heads,
+		"STENO_SIGNING_KEY":            SignKey,
 	}
 	for k, v := range c.Settings {
 		w.Settings[k] = v

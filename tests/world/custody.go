@@ -1,0 +1,113 @@
+package world
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azkeys"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
+
+	"steno/shared/azure"
+	"steno/shared/custody"
+	"steno/shared/teams"
+)
+
+// CustodyReport is how the custody trail compares with its log.
+type CustodyReport struct {
+	Events   int   `json:"events"`
+	Leaves   int64 `json:"leaves"`
+	Unlogged int   `json:"unlogged"`
+	Orphans  int   `json:"orphans"`
+	Signed   int64 `json:"signed"` // leaves under the newest signed checkpoint
+}
+
+// OK tells whether the log holds each event, nothing else, and a signature over it.
+func (r CustodyReport) OK() bool {
+	return r.Unlogged == 0 && r.Orphans == 0 && r.Events > 0 && r.Leaves == int64(r.Events) && r.Signed > 0
+}
+
+// Log is where the custody log lies.
+func (w *World) Log() (*azure.Tiles, error) {
+	var clients [2]*container.Client
+	for i, name := range []string{Custody, Heads} {
+		c, err := container.NewClient(w.Storage.BlobURL+"/"+name, w.Credential, &container.ClientOptions{
+			ClientOptions: azcore.ClientOptions{Transport: w.CA.Client()},
+		})
+		if err != nil {
+			return nil, err
+		}
+		clients[i] = c
+	}
+	return azure.NewTiles(teams.TenantID(w.Tenant.ID()), clients[0], clients[1]), nil
+}
+
+// Signer is the vault's signing key, as an outsider who is shown the vault sees it.
+func (w *World) Signer() (*azure.Signer, error) {
+	vault, err := url.Parse(w.VaultURL)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := azkeys.NewClient(w.VaultURL, w.Credential, &azkeys.ClientOptions{
+		ClientOptions: azcore.ClientOptions{Transport: w.CA.Client()}, DisableChallengeResourceVerification: true,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return azure.NewSigner(keys, SignKey, []string{vault.Host}), nil
+}
+
+// CheckCustody lets the sequencer run and compares trail and log. Events that become
+// durable meanwhile are waited for.
+func (w *World) CheckCustody(ctx context.Context, a *Archive) (CustodyReport, error) {
+	tiles, err := w.Log()
+	if err != nil {
+		return CustodyReport{}, err
+	}
+	signer, err := w.Signer()
+	if err != nil {
+		return CustodyReport{}, err
+	}
+	_, key, err := signer.SigningKey(ctx)
+	if err != nil {
+		return CustodyReport{}, err
+	}
+	origin := custody.Origin(teams.TenantID(w.Tenant.ID()))
+	var r CustodyReport
+	for range 5 {
+		if err := w.Host.RunTimer(ctx, "sequencer"); err != nil {
+			return r, err
+		}
+		head, _, err := custody.ReadHead(ctx, tiles)
+		if err != nil {
+			return r, err
+		}
+		at, err := head.Checkpoint(origin)
+		if err != nil {
+			return r, err
+		}
+		now := time.Now()
+		f, err := custody.Audit(ctx, a.Trail.Trail, custody.NewTree(tiles, at), now.Add(-24*time.Hour), now.Add(time.Hour))
+		if err != nil {
+			return r, err
+		}
+		signed, err := custody.Latest(ctx, tiles, origin, key)
+		if err != nil {
+			return r, err
+		}
+		proof, err := custody.NewTree(tiles, at).ProveConsistency(ctx, signed.Size)
+		if err != nil {
+			return r, err
+		}
+		if err := custody.CheckConsistency(signed, at, proof); err != nil {
+			return r, fmt.Errorf("signed checkpoint and head: %w", err)
+		}
+		r = CustodyReport{Events: f.Records, Leaves: f.Leaves, Unlogged: len(f.Unlogged), Orphans: len(f.Orphans), Signed: signed.Size}
+		if r.Unlogged == 0 {
+			return r, nil
+		}
+	}
+	return r, nil
+}
