@@ -3,6 +3,7 @@ package custody_test
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -260,6 +261,41 @@ func TestAnAuditFindsWhatWasRemovedChangedOrPutInBehindTheLog(t *testing.T) {
 		}
 		if c.orphans > 0 && f.Orphans[0] != 17 {
 			t.Errorf("%s: orphan %d", what, f.Orphans[0])
+		}
+	}
+}
+
+// counting counts reads.
+type counting struct {
+	storetest.Tiles
+	reads int
+}
+
+func (c *counting) Read(ctx context.Context, name string) ([]byte, error) {
+	c.reads++
+	return c.Tiles.Read(ctx, name)
+}
+
+func TestAProofInAMillionLeavesTakesAtMostFiveReads(t *testing.T) {
+	const n = 1_000_003
+	leaves := make([]custody.Digest, n)
+	for i := range leaves {
+		binary.BigEndian.PutUint64(leaves[i][:], uint64(i))
+	}
+	tiles := new(counting)
+	at := grown(t, tiles, leaves, n)[1]
+	tree := custody.NewTree(tiles, at)
+	for _, i := range []int64{0, 1, 255, 256, 65_535, 65_536, 500_000, 999_935, 999_936, n - 1} {
+		tiles.reads = 0
+		p, err := tree.ProveInclusion(t.Context(), i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := custody.CheckInclusion(at, i, leaves[i], p); err != nil {
+			t.Error(err)
+		}
+		if tiles.reads > 5 {
+			t.Errorf("proof of leaf %d took %d reads", i, tiles.reads)
 		}
 	}
 }
