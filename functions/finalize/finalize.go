@@ -11,6 +11,7 @@ package finalize
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -46,6 +47,7 @@ type Evidence interface {
 	Seal(ctx context.Context, ref evidence.Ref, plain []byte) (evidence.Sealed, error)
 	Put(ctx context.Context, o evidence.Sealed) error
 	Open(ctx context.Context, ref evidence.Ref, receipt custody.Receipt) (*evidence.Object, error)
+	Digest(ctx context.Context, ref evidence.Ref) (size int64, digest [sha256.Size]byte, err error)
 	PutPack(ctx context.Context, p evidence.Pack) error
 	OpenPack(ctx context.Context, ref evidence.Ref, receipt custody.Receipt) (*evidence.Packed, error)
 	OpenTail(ctx context.Context, ref evidence.Ref, receipt custody.Receipt) (*evidence.Object, error)

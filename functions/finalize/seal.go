@@ -62,6 +62,9 @@ func (f *Finalizer) seal(ctx context.Context, n conversation.LegNotice, abandone
 	if err := l.put(ctx, object, plain); err != nil {
 		return fmt.Errorf("seal manifest of leg %s: %w", n.Leg, err)
 	}
+	if err := l.attest(ctx, object); err != nil {
+		return fmt.Errorf("seal manifest of leg %s: %w", n.Leg, err)
+	}
 	subject, err := l.subject(ctx)
 	if err != nil {
 		return fmt.Errorf("seal leg %s: %w", n.Leg, err)
@@ -338,6 +341,21 @@ func (l *leg) put(ctx context.Context, object string, plain []byte) error {
 		return err
 	}
 	return nil
+}
+
+// attest puts the digest of the stored manifest into the custody trail, and so into its log:
+// the manifest holds those of all packs, so that nothing of the leg can be changed or
+// exchanged later without showing. The digest is of what storage gives back, not of what
+// was sent. A try that dies behind it leaves the same event twice.
+func (l *leg) attest(ctx context.Context, object string) error {
+	_, digest, err := l.evidence.Digest(ctx, l.ref(object))
+	if err != nil {
+		return err
+	}
+	_, err = l.trail.Append(ctx, custody.Event{
+		Tenant: l.n.Tenant, Action: custody.Sealed, System: "finalize", Item: string(l.n.Leg), Object: object, SHA256: hex.EncodeToString(digest[:]),
+	})
+	return err
 }
 
 // resolve names the people of the tenant who took part.

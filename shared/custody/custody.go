@@ -33,6 +33,7 @@ const (
 	Denied       Action = "denied"        // a person asked for what she may not see
 	RosterChange Action = "roster-change" // group sync opened or closed periods
 	SystemRead   Action = "system-read"   // a function read content for a purpose of its own
+	Sealed       Action = "seal"          // a recording was verified, and its manifest stored for good
 )
 
 // Event is one entry of the trail. It names items by id and holds no content, no
@@ -47,6 +48,11 @@ type Event struct {
 	Reason  string         `json:"reason,omitempty"`
 	Session string         `json:"session,omitempty"` // token id (uti) under which the actor came
 	Detail  string         `json:"detail,omitempty"`  // ids and counts only
+	// Object is the evidence object that was sealed, and SHA256 that of its stored bytes in
+	// hex: ciphertext, so that it tells nothing and can be checked without a key. The log
+	// thereby binds evidence that is not in it.
+	Object string `json:"object,omitempty"`
+	SHA256 string `json:"sha256,omitempty"`
 }
 
 // Record is an event as stored.

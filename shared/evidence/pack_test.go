@@ -150,3 +150,14 @@ func TestATailIsReadSealedWithoutAReceiptAndOpenedOnlyWithOne(t *testing.T) {
 		t.Errorf("after dropping: %v", err)
 	}
 }
+
+func TestADigestIsThatOfTheStoredBytesAndNeedsNoKey(t *testing.T) {
+	f := newFixture(t)
+	for _, size := range []int{0, 1, 70_000, 9 << 20} {
+		s := f.put(bytes.Repeat([]byte{7}, size))
+		n, digest, err := f.store.Digest(t.Context(), s.Ref)
+		if err != nil || n != int64(len(s.Bytes)) || digest != s.Ciphertext {
+			t.Errorf("%d bytes: size %d, digest %x, want %d and %x: %v", size, n, digest, len(s.Bytes), s.Ciphertext, err)
+		}
+	}
+}

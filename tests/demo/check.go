@@ -74,7 +74,7 @@ func check(ctx context.Context, w *world.World, o options, started time.Time) er
 	if !c.OK || spoken.report != nil && !spoken.report.OK() {
 		return errors.New("the archive is not what the tenant says")
 	}
-	if !logged.OK() {
+	if !logged.OK() || spoken.report != nil && logged.Seals < spoken.report.Legs {
 		return errors.New("the custody log is not what the trail says")
 	}
 	return nil

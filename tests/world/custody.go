@@ -2,7 +2,9 @@ package world
 
 import (
 	"context"
+	"encoding/hex"
 	"fmt"
+	"math"
 	"net/url"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 
 	"steno/shared/azure"
 	"steno/shared/custody"
+	"steno/shared/evidence"
 	"steno/shared/teams"
 )
 
@@ -21,12 +24,14 @@ type CustodyReport struct {
 	Leaves   int64 `json:"leaves"`
 	Unlogged int   `json:"unlogged"`
 	Orphans  int   `json:"orphans"`
-	Signed   int64 `json:"signed"` // leaves under the newest signed checkpoint
+	Signed   int64 `json:"signed"`  // leaves under the newest signed checkpoint
+	Seals    int   `json:"seals"`   // manifests of recordings that the log binds
+	Changed  int   `json:"changed"` // of these, those that storage gives back otherwise
 }
 
 // OK tells whether the log holds each event, nothing else, and a signature over it.
 func (r CustodyReport) OK() bool {
-	return r.Unlogged == 0 && r.Orphans == 0 && r.Events > 0 && r.Leaves == int64(r.Events) && r.Signed > 0
+	return r.Unlogged == 0 && r.Orphans == 0 && r.Changed == 0 && r.Events > 0 && r.Leaves == int64(r.Events) && r.Signed > 0
 }
 
 // Log is where the custody log lies.
@@ -106,8 +111,30 @@ func (w *World) CheckCustody(ctx context.Context, a *Archive) (CustodyReport, er
 		}
 		r = CustodyReport{Events: f.Records, Leaves: f.Leaves, Unlogged: len(f.Unlogged), Orphans: len(f.Orphans), Signed: signed.Size}
 		if r.Unlogged == 0 {
-			return r, nil
+			break
 		}
 	}
-	return r, nil
+	return r, a.checkSeals(ctx, &r)
+}
+
+// checkSeals compares each manifest that the trail speaks of with what is stored.
+func (a *Archive) checkSeals(ctx context.Context, r *CustodyReport) error {
+	records, err := a.Trail.Trail.Range(ctx, time.Now().Add(-24*time.Hour), time.Now().Add(time.Hour), math.MaxInt32)
+	if err != nil {
+		return err
+	}
+	for _, e := range records {
+		if e.Action != custody.Sealed {
+			continue
+		}
+		r.Seals++
+		_, digest, err := a.Evidence.Digest(ctx, evidence.Ref{Tenant: e.Tenant, Unit: e.Item, Object: e.Object})
+		if err != nil {
+			return err
+		}
+		if hex.EncodeToString(digest[:]) != e.SHA256 {
+			r.Changed++
+		}
+	}
+	return nil
 }
