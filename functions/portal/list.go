@@ -108,15 +108,8 @@ func (p *Portal) readQuery(r *http.Request) (query, error) {
 	now := p.config.Now().UTC()
 	q := query{from: now.AddDate(0, 0, -30), to: now.Add(time.Minute)}
 	var err error
-	for name, at := range map[string]*time.Time{"from": &q.from, "to": &q.to} {
-		if s := v.Get(name); s != "" {
-			if *at, err = time.Parse(time.RFC3339, s); err != nil {
-				return query{}, badRequest(name + ": want a time such as 2026-01-31T00:00:00Z")
-			}
-		}
-	}
-	if !q.from.Before(q.to) || q.to.Sub(q.from) > maxRange {
-		return query{}, badRequest("from must be before to, and at most 400 days before")
+	if q.from, q.to, err = readStretch(v, q.from, q.to, maxRange); err != nil {
+		return query{}, err
 	}
 	if s := v.Get("person"); s != "" {
 		if q.person, err = teams.ParsePersonID(s); err != nil {
@@ -125,6 +118,23 @@ func (p *Portal) readQuery(r *http.Request) (query, error) {
 	}
 	q.page, err = readPage(v.Get("limit"), v.Get("cursor"))
 	return q, err
+}
+
+// readStretch reads from and to, where they are given, in place of those passed in.
+func readStretch(v url.Values, from, to time.Time, longest time.Duration) (time.Time, time.Time, error) {
+	for name, at := range map[string]*time.Time{"from": &from, "to": &to} {
+		if s := v.Get(name); s != "" {
+			t, err := time.Parse(time.RFC3339, s)
+			if err != nil {
+				return from, to, badRequest(name + ": want a time such as 2026-01-31T00:00:00Z")
+			}
+			*at = t
+		}
+	}
+	if !from.Before(to) || to.Sub(from) > longest {
+		return from, to, badRequest(fmt.Sprintf("from must be before to, and at most %d days before", int(longest.Hours()/24)))
+	}
+	return from, to, nil
 }
 
 func checkNames(v url.Values, known ...string) error {

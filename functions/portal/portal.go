@@ -115,6 +115,8 @@ type route struct {
 var apiRoutes = []route{
 	{"session", false, (*Portal).session},
 	{"people", false, (*Portal).people},
+	{"custody", false, (*Portal).trail},
+	{"custody.csv", false, (*Portal).trailTable},
 	{"conversations", false, (*Portal).list},
 	{"threads/{thread}/conversations", false, (*Portal).thread},
 	{"conversations/{id}", false, (*Portal).conversation},

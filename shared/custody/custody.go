@@ -17,6 +17,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"regexp"
+	"strconv"
 	"time"
 
 	"steno/shared/teams"
@@ -138,3 +140,18 @@ func newID(at time.Time) string {
 // IDsFrom is not after the id of any event from at on, and after every earlier one's, to
 // the microsecond.
 func IDsFrom(at time.Time) string { return fmt.Sprintf("%016x", at.UnixMicro()) }
+
+var idForm = regexp.MustCompile(`^([0-9a-f]{16})-[0-9a-f]{16}$`)
+
+// TimeOf is when the event of that id was, to the microsecond below.
+func TimeOf(id string) (time.Time, error) {
+	m := idForm.FindStringSubmatch(id)
+	if m == nil {
+		return time.Time{}, errors.New("custody event id: want two groups of 16 hex digits")
+	}
+	us, err := strconv.ParseInt(m[1], 16, 64)
+	if err != nil {
+		return time.Time{}, errors.New("custody event id: want a time within reason")
+	}
+	return time.UnixMicro(us).UTC(), nil
+}

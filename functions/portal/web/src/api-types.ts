@@ -214,6 +214,26 @@ export interface Peaks {
   tracks: TrackPeaks[];
 }
 
+export interface CustodyEvent {
+  id: string;
+  at: string;
+  tenant: string;
+  action: string;
+  actor?: string;
+  system?: string;
+  item: string;
+  reason?: string;
+  session?: string;
+  detail?: string;
+  object?: string;
+  sha256?: string;
+}
+
+export interface CustodyTrail {
+  events: CustodyEvent[];
+  cursor?: string;
+}
+
 /** Every path of the API, with what a GET of it takes and answers. */
 export interface Paths {
   /** who the caller is and what she may do */
@@ -227,6 +247,34 @@ export interface Paths {
     path: Record<never, never>;
     query: Record<never, never>;
     answer: People;
+  };
+  /** custody events the caller may see, oldest first */
+  "/custody": {
+    path: Record<never, never>;
+    query: {
+      from?: string;
+      to?: string;
+      actor?: string;
+      action?: string;
+      item?: string;
+      limit?: number;
+      cursor?: string;
+    };
+    answer: CustodyTrail;
+  };
+  /** the same as a table */
+  "/custody.csv": {
+    path: Record<never, never>;
+    query: {
+      from?: string;
+      to?: string;
+      actor?: string;
+      action?: string;
+      item?: string;
+      limit?: number;
+      cursor?: string;
+    };
+    answer: string;
   };
   /** conversations, newest first */
   "/conversations": {
