@@ -143,15 +143,30 @@ func (l *leg) deliver() {
 	}
 }
 
-// notify makes one request. A redirect moves an invite to another instance and is followed once, with the same body.
+// How often a notification that nobody answered is sent again, and after how long. What
+// Microsoft does is not documented; a connection that breaks once is not the end of a call there.
+const (
+	resends    = 2
+	resendWait = 500 * time.Millisecond
+)
+
+// notify makes one request, and another where it had no answer. A redirect moves an invite to another instance and is followed once, with the same body.
 func (l *leg) notify(to string, n notice) (int, error) {
 	body, err := l.envelope(n)
 	if err != nil {
 		return 0, err
 	}
-	status, location, err := l.request(to, body)
+	calls := l.call.calls
+	calls.mu.Lock()
+	message := drawGUID(calls.rand)
+	calls.mu.Unlock()
+	status, location, err := l.request(to, message, body)
+	for i := 0; i < resends && err != nil && n.kind != "created"; i++ { // a late invite is worse than none
+		time.Sleep(resendWait)
+		status, location, err = l.request(to, message, body)
+	}
 	if err == nil && n.kind == "created" && (status == http.StatusFound || status == http.StatusTemporaryRedirect) {
-		status, _, err = l.request(location, body)
+		status, _, err = l.request(location, message, body)
 	}
 	return status, err
 }
@@ -175,7 +190,7 @@ func (l *leg) envelope(n notice) ([]byte, error) {
 	return body, nil
 }
 
-func (l *leg) request(to string, body []byte) (status int, location string, err error) {
+func (l *leg) request(to, message string, body []byte) (status int, location string, err error) {
 	calls := l.call.calls
 	token, err := calls.Token(l.recorder.App, nil)
 	if err != nil {
@@ -187,9 +202,6 @@ func (l *leg) request(to string, body []byte) (status int, location string, err 
 	if err != nil {
 		return 0, "", fmt.Errorf("notify: %w", err)
 	}
-	calls.mu.Lock()
-	message := drawGUID(calls.rand)
-	calls.mu.Unlock()
 	for name, value := range map[string]string{
 		"Authorization": "Bearer " + token, "Content-Type": "application/json", "User-Agent": "Microsoft-Skype/3.0,(Calling/1.0)",
 		"X-Microsoft-Skype-Chain-ID": l.call.chain, "X-Microsoft-Skype-Message-ID": message,
