@@ -33,8 +33,12 @@ func TestTheStoredManifestOfASealedLegIsBoundByTheTrail(t *testing.T) {
 	r.handle(n) // a repetition adds nothing
 	leg := r.call("chain-1").Legs[0]
 	seals := r.seals()
-	if len(seals) != 1 || seals[0].Item != string(leg.Leg) || seals[0].Object != leg.Manifest {
+	if len(seals) != 1 || seals[0].Item != string(leg.Leg) || len(seals[0].Objects) != 1 {
 		t.Fatalf("%+v", seals)
+	}
+	bound := seals[0].Objects[0]
+	if bound.Unit != string(leg.Leg) || bound.Object != leg.Manifest || bound.Seq != 0 || bound.Void {
+		t.Fatalf("%+v", bound)
 	}
 	name := string(home) + "/" + string(leg.Leg) + "/" + leg.Manifest
 	size, err := r.blobs.Size(t.Context(), name)
@@ -45,8 +49,17 @@ func TestTheStoredManifestOfASealedLegIsBoundByTheTrail(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if sum := sha256.Sum256(b); seals[0].SHA256 != hex.EncodeToString(sum[:]) {
-		t.Errorf("the trail says %s, stored is %x", seals[0].SHA256, sum)
+	if sum := sha256.Sum256(b); bound.SHA256 != hex.EncodeToString(sum[:]) {
+		t.Errorf("the trail says %s, stored is %x", bound.SHA256, sum)
+	}
+	o, plain := r.open(leg, leg.Manifest)
+	if c := evidence.Commitment(o.Blind(), sha256.Sum256(plain)); bound.Commit != hex.EncodeToString(c[:]) {
+		t.Errorf("the trail commits to %s, the plain bytes give %x", bound.Commit, c)
+	}
+	for _, b := range r.manifest(leg).Bundles {
+		if digest, err := hex.DecodeString(b.Plain); err != nil || len(digest) != sha256.Size {
+			t.Errorf("bundle %d: digest of the plain bytes is %q", b.Seq, b.Plain)
+		}
 	}
 	for _, p := range r.manifest(leg).Packs {
 		_, digest, err := r.evidence.Digest(t.Context(), evidence.Ref{Tenant: home, Unit: string(leg.Leg), Object: p.Object})

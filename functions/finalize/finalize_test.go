@@ -111,14 +111,15 @@ func (r *rig) call(chain teams.ChainID) conversation.Call {
 	return c
 }
 
-func (r *rig) manifest(leg conversation.Leg) conversation.Manifest {
+// open opens an object of a leg and reads it whole.
+func (r *rig) open(leg conversation.Leg, object string) (*evidence.Object, []byte) {
 	r.t.Helper()
 	receipt, err := custody.Log{Trail: &r.trail, Now: func() time.Time { return r.now }}.Append(r.t.Context(),
 		custody.Event{Tenant: home, Action: custody.SystemRead, System: "test", Item: string(leg.Leg)})
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	o, err := r.evidence.Open(r.t.Context(), evidence.Ref{Tenant: home, Unit: string(leg.Leg), Object: leg.Manifest}, receipt)
+	o, err := r.evidence.Open(r.t.Context(), evidence.Ref{Tenant: home, Unit: string(leg.Leg), Object: object}, receipt)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -126,6 +127,12 @@ func (r *rig) manifest(leg conversation.Leg) conversation.Manifest {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	return o, b
+}
+
+func (r *rig) manifest(leg conversation.Leg) conversation.Manifest {
+	r.t.Helper()
+	_, b := r.open(leg, leg.Manifest)
 	m, err := conversation.DecodeManifest(b)
 	if err != nil {
 		r.t.Fatal(err)

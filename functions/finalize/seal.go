@@ -304,6 +304,8 @@ func (l *leg) add(o *evidence.Object, e conversation.BundleEntry) error {
 		return err
 	}
 	e.Body = int64(len(plain) - len(body))
+	digest := sha256.Sum256(plain)
+	e.Plain = hex.EncodeToString(digest[:])
 	if h.Leg != l.n.Leg || conversation.BundleObject(h.Leg, h.Seq, h.Part) != e.Object {
 		return fmt.Errorf("%w: the bundle is not the one its name says", media.ErrBundle)
 	}
@@ -352,10 +354,33 @@ func (l *leg) attest(ctx context.Context, object string) error {
 	if err != nil {
 		return err
 	}
+	commit, err := l.commitment(ctx, object)
+	if err != nil {
+		return err
+	}
 	_, err = l.trail.Append(ctx, custody.Event{
-		Tenant: l.n.Tenant, Action: custody.Sealed, System: "finalize", Item: string(l.n.Leg), Object: object, SHA256: hex.EncodeToString(digest[:]),
+		Tenant: l.n.Tenant, Action: custody.Sealed, System: "finalize", Item: string(l.n.Leg),
+		Objects: []custody.Object{{Unit: string(l.n.Leg), Object: object, SHA256: hex.EncodeToString(digest[:]), Commit: hex.EncodeToString(commit[:])}},
 	})
 	return err
+}
+
+// commitment binds the plain bytes of what is stored under the name, which an earlier try
+// may have sealed.
+func (l *leg) commitment(ctx context.Context, object string) (c [sha256.Size]byte, err error) {
+	receipt, err := l.open(ctx)
+	if err != nil {
+		return c, err
+	}
+	o, err := l.evidence.Open(ctx, l.ref(object), receipt)
+	if err != nil {
+		return c, err
+	}
+	plain, err := o.ReadAll(evidence.MaxSealed)
+	if err != nil {
+		return c, err
+	}
+	return evidence.Commitment(o.Blind(), sha256.Sum256(plain)), nil
 }
 
 // resolve names the people of the tenant who took part.

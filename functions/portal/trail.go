@@ -1,11 +1,13 @@
 package portal
 
 import (
+	"cmp"
 	"context"
 	"encoding/csv"
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -80,7 +82,19 @@ func (p *Portal) readTrailQuery(v url.Values) (trailQuery, error) {
 }
 
 func (q trailQuery) matches(e custody.Record) bool {
-	return e.ID > q.after && (q.actor == "" || e.Actor == q.actor) && (q.action == "" || e.Action == q.action) && (q.item == "" || e.Item == q.item)
+	return e.ID > q.after && (q.actor == "" || e.Actor == q.actor) && (q.action == "" || e.Action == q.action) && (q.item == "" || e.Item == q.item || slices.ContainsFunc(e.Objects, func(o custody.Object) bool { return o.Unit == q.item }))
+}
+
+// objectsCell lists the objects of an event in one cell: UNIT/OBJECT=SHA256, or what is void.
+func objectsCell(objects []custody.Object) string {
+	var b strings.Builder
+	for i, o := range objects {
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteString(o.Unit + "/" + o.Object + "=" + cmp.Or(o.SHA256, "void"))
+	}
+	return b.String()
 }
 
 // readTrail answers what the caller may see of the trail, oldest first. Auditors and
@@ -155,10 +169,10 @@ func (p *Portal) trailTable(w http.ResponseWriter, r *http.Request, c caller) er
 	}
 	var b strings.Builder
 	out := csv.NewWriter(&b)
-	rows := [][]string{{"id", "at", "tenant", "action", "actor", "system", "item", "object", "sha256", "reason", "session", "detail"}}
+	rows := [][]string{{"id", "at", "tenant", "action", "actor", "system", "item", "objects", "reason", "session", "detail"}}
 	for _, e := range a.Events {
 		rows = append(rows, []string{
-			e.ID, e.At.UTC().Format(time.RFC3339Nano), string(e.Tenant), string(e.Action), string(e.Actor), e.System, e.Item, e.Object, e.SHA256, e.Reason, e.Session, e.Detail,
+			e.ID, e.At.UTC().Format(time.RFC3339Nano), string(e.Tenant), string(e.Action), string(e.Actor), e.System, e.Item, objectsCell(e.Objects), e.Reason, e.Session, e.Detail,
 		})
 	}
 	if a.Cursor != "" {

@@ -25,7 +25,7 @@ func (w *world) happened() {
 		{Actor: nora, Action: custody.Read, Item: "unit-1", Reason: "=cmd|' /C calc'!A0"},
 		{Actor: saul, Action: custody.Played, Item: "unit-2"},
 		{Actor: adam, Action: custody.List, Item: "conversations"},
-		{System: "finalize", Action: custody.Sealed, Item: "unit-1", Object: "0123", SHA256: "4567"},
+		{System: "finalize", Action: custody.Sealed, Item: "unit-1", Objects: []custody.Object{{Unit: "unit-1", Object: "0123", SHA256: "4567"}}},
 		{Actor: nora, Action: custody.Denied, Item: "unit-3"},
 	} {
 		e.Tenant = tenant
@@ -126,7 +126,7 @@ func TestTheTableOfTheTrailHoldsNoFormula(t *testing.T) {
 	if len(rows) != 5 || rows[0][0] != "id" || rows[4][0] != "cursor" {
 		t.Fatalf("%d rows: %v", len(rows), rows)
 	}
-	if got := rows[1][9]; got != "'=cmd|' /C calc'!A0" {
+	if got := rows[1][8]; got != "'=cmd|' /C calc'!A0" {
 		t.Errorf("reason is %q", got)
 	}
 	for _, row := range rows {

@@ -146,7 +146,7 @@ func (s *Sequencer) promise(ctx context.Context, head custody.Head) (custody.Hea
 		if err != nil {
 			return head, err
 		}
-		head.Next = append(head.Next, d.String())
+		head.Next = append(head.Next, custody.Promise{ID: r.ID, Digest: d.String()})
 		head.Recent = append(head.Recent, r.ID)
 	}
 	if len(head.Next) == 0 {
@@ -188,7 +188,11 @@ func (s *Sequencer) fulfil(ctx context.Context, head custody.Head, revision stri
 	if err != nil {
 		return err
 	}
-	now, err := custody.NewTree(s.tiles, at).Append(ctx, leaves)
+	tree := custody.NewTree(s.tiles, at)
+	if err := tree.AppendNames(ctx, head.Next); err != nil {
+		return err
+	}
+	now, err := tree.Append(ctx, leaves)
 	if err != nil {
 		return err
 	}

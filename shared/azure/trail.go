@@ -2,7 +2,6 @@ package azure
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -32,7 +31,7 @@ func (t *Trail) partition(at time.Time) string {
 
 // Insert costs one operation.
 func (t *Trail) Insert(ctx context.Context, r custody.Record) error {
-	data, err := json.Marshal(r)
+	data, err := r.Encode()
 	if err != nil {
 		return fmt.Errorf("insert custody record: %w", err)
 	}
@@ -57,9 +56,9 @@ func (t *Trail) Range(ctx context.Context, from, to time.Time, limit int) ([]cus
 	for day := from.UTC().Truncate(24 * time.Hour); day.Before(to) && len(out) < limit; day = day.AddDate(0, 0, 1) {
 		k := keyRange{t.partition(day), lo, hi}
 		err := scan(ctx, t.t, k, int32(min(limit-len(out), 1000)), func(e row) (bool, error) {
-			var r custody.Record
-			if err := json.Unmarshal(e.Data, &r); err != nil {
-				return false, fmt.Errorf("read custody record: %w", err)
+			r, err := custody.DecodeRecord(e.Data)
+			if err != nil {
+				return false, fmt.Errorf("read custody record %s: %w", e.RowKey, err)
 			}
 			if r.At.Before(from) || !r.At.Before(to) {
 				return true, nil

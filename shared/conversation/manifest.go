@@ -55,6 +55,7 @@ type BundleEntry struct {
 	Pack   int       `json:"pack"`
 	Body   int64     `json:"body"`             // where the body starts in the plain bytes
 	SHA256 string    `json:"sha256,omitempty"` // of the sealed bytes
+	Plain  string    `json:"plain,omitempty"`  // SHA-256 of the plain bytes; a manifest is sealed itself
 }
 
 // TrackEntry is a track with all its segments, in order of time.

@@ -4,7 +4,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -29,13 +28,13 @@ var (
 	ErrSplitView = errors.New("log shows two histories")
 )
 
-// Digest commits to a record: SHA-256 of "steno-custody-event-v1\0" and the record's JSON
-// as it is stored. The record's id holds 64 random bits, so that nobody can find a
+// Digest commits to a record: SHA-256 of "steno-custody-event-v1\0" and the record's
+// canonical JSON (Encode), which is what is stored. The record's id holds 64 random bits, so that nobody can find a
 // record by guessing what it says.
 func (r Record) Digest() (Digest, error) {
-	b, err := json.Marshal(r)
+	b, err := r.Encode()
 	if err != nil {
-		return Digest{}, fmt.Errorf("digest of custody record %s: %w", r.ID, err)
+		return Digest{}, fmt.Errorf("digest of custody record: %w", err)
 	}
 	return sha256.Sum256(append([]byte("steno-custody-event-v1\x00"), b...)), nil
 }

@@ -35,7 +35,7 @@ const (
 	Denied       Action = "denied"        // a person asked for what she may not see
 	RosterChange Action = "roster-change" // group sync opened or closed periods
 	SystemRead   Action = "system-read"   // a function read content for a purpose of its own
-	Sealed       Action = "seal"          // a recording was verified, and its manifest stored for good
+	Sealed       Action = "seal"          // evidence was stored for good; Objects binds it
 )
 
 // Event is one entry of the trail. It names items by id and holds no content, no
@@ -50,16 +50,33 @@ type Event struct {
 	Reason  string         `json:"reason,omitempty"`
 	Session string         `json:"session,omitempty"` // token id (uti) under which the actor came
 	Detail  string         `json:"detail,omitempty"`  // ids and counts only
-	// Object is the evidence object that was sealed, and SHA256 that of its stored bytes in
-	// hex: ciphertext, so that it tells nothing and can be checked without a key. The log
-	// thereby binds evidence that is not in it.
-	Object string `json:"object,omitempty"`
+	// Objects are the evidence objects that were sealed, at most MaxObjects. The log thereby
+	// binds evidence that is not in it.
+	Objects []Object `json:"objects,omitempty"`
+}
+
+// MaxObjects is how many objects one event names, so that it fits a row of a table.
+const MaxObjects = 128
+
+// Object binds an evidence object: a manifest of what is stored, without a word of it.
+type Object struct {
+	// Commit is the commitment to the plain bytes in hex (evidence.Commitment); empty if
+	// whoever sealed the event could not know it.
+	Commit string `json:"commit,omitempty"`
+	Object string `json:"object"` // id of the evidence object
+	// Seq counts the objects of the unit from 0, so that one that is left out shows.
+	Seq int `json:"seq"`
+	// SHA256 is that of the stored bytes in hex: ciphertext, so that it tells nothing and
+	// can be checked without a key.
 	SHA256 string `json:"sha256,omitempty"`
+	Unit   string `json:"unit"`
+	// Void says that an object was promised under this number and never stored; it has no digests.
+	Void bool `json:"void,omitempty"`
 }
 
 // Record is an event as stored.
 type Record struct {
-	ID string `json:"id"`
+	ID string
 	Event
 }
 

@@ -18,15 +18,21 @@ import (
 // written. So whoever finds the promise, after a crash or in a race, writes the very
 // same tiles, and a tile never has to be replaced.
 type Head struct {
-	Format string   `json:"format"`
-	Size   int64    `json:"size"`
-	Root   string   `json:"root"`           // hex
-	Next   []string `json:"next,omitempty"` // digests that are being appended, hex
+	Format string    `json:"format"`
+	Size   int64     `json:"size"`
+	Root   string    `json:"root"`           // hex
+	Next   []Promise `json:"next,omitempty"` // what is being appended
 	// From is the time before which every event is in the log or among Next. Events from
 	// then on are there if Recent names them.
 	From   time.Time `json:"from"`
 	Recent []string  `json:"recent,omitempty"`
 	Signed *Signed   `json:"signed,omitempty"` // the newest signed checkpoint
+}
+
+// Promise is a record that is being appended to the log.
+type Promise struct {
+	ID     string `json:"id"`
+	Digest string `json:"digest"` // hex
 }
 
 // Signed is a checkpoint with its signature.
@@ -84,8 +90,8 @@ func (h Head) Checkpoint(origin string) (Checkpoint, error) {
 func (h Head) Promised() ([]Digest, error) {
 	out := make([]Digest, len(h.Next))
 	var err error
-	for i, s := range h.Next {
-		if out[i], err = parseDigest(s); err != nil {
+	for i, p := range h.Next {
+		if out[i], err = parseDigest(p.Digest); err != nil {
 			return nil, err
 		}
 	}

@@ -84,6 +84,18 @@ type Sealed struct {
 	Size       int64             // of the plain bytes
 	Plain      [sha256.Size]byte // SHA-256 of the plain bytes
 	Ciphertext [sha256.Size]byte // SHA-256 of Bytes, header included
+	// Commit binds the plain bytes and tells nothing of them; see Commitment. It is not
+	// known of objects that were read back without their key.
+	Commit [sha256.Size]byte
+}
+
+// Commitment binds plain bytes, given by their SHA-256, without telling anything of them:
+// SHA-256("steno-plain-v1\0" ‖ blind ‖ digest). It can stand in the open for ever. Who is
+// given the bytes and the object's blind (Object.Blind) can check it with any tool; when
+// the keys are destroyed the blind is gone, and nobody can test a guess against it.
+func Commitment(blind, plain [sha256.Size]byte) [sha256.Size]byte {
+	b := append(make([]byte, 0, 96), "steno-plain-v1\x00"...)
+	return sha256.Sum256(append(append(b, blind[:]...), plain[:]...))
 }
 
 // Seal encrypts plain for ref. The first Seal of a unit by this process draws a
@@ -103,12 +115,14 @@ func (s *Store) Seal(ctx context.Context, ref Ref, plain []byte) (Sealed, error)
 	}
 	var out bytes.Buffer
 	out.Grow(int(envelope.SealedSize(int64(len(plain)))))
-	if err := envelope.Seal(&out, k, scope, bytes.NewReader(plain), int64(len(plain))); err != nil {
+	blind, err := envelope.Seal(&out, k, scope, bytes.NewReader(plain), int64(len(plain)))
+	if err != nil {
 		return Sealed{}, fmt.Errorf("seal %s: %w", ref.Object, err)
 	}
+	digest := sha256.Sum256(plain)
 	return Sealed{
 		Ref: ref, Bytes: out.Bytes(), Size: int64(len(plain)),
-		Plain: sha256.Sum256(plain), Ciphertext: sha256.Sum256(out.Bytes()),
+		Plain: digest, Ciphertext: sha256.Sum256(out.Bytes()), Commit: Commitment(blind, digest),
 	}, nil
 }
 
@@ -387,6 +401,10 @@ func (s *Store) open(ctx context.Context, at place, ref Ref, scope envelope.Scop
 
 // Size is the number of plain bytes.
 func (o *Object) Size() int64 { return o.header.Size }
+
+// Blind opens the commitment to the object's plain bytes (Commitment): it is given to
+// those who are given the bytes.
+func (o *Object) Blind() [sha256.Size]byte { return o.opener.Blind() }
 
 // ReadAt implements io.ReaderAt over the plain bytes. A chunk that does not verify
 // yields ErrCorrupt and none of its bytes.

@@ -215,9 +215,13 @@ func (t *Trail) Insert(_ context.Context, r custody.Record) error {
 	if _, ok := t.m[r.ID]; ok {
 		return errors.New("custody record exists")
 	}
+	if _, err := r.Encode(); err != nil { // what cannot be stored is refused here too
+		return err
+	}
 	if t.m == nil {
 		t.m = map[string]custody.Record{}
 	}
+	r.Objects = slices.Clone(r.Objects)
 	t.m[r.ID] = r
 	return nil
 }

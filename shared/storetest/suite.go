@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"reflect"
 	"bytes"
 	"context"
 	"crypto/rand"
@@ -295,13 +296,14 @@ func TestTrail(t *testing.T, open func(t *testing.T) custody.Trail) {
 	t.Run("what was appended is listed as it was", func(t *testing.T) {
 		trail, actor := open(t), newPerson()
 		log := custody.Log{Trail: trail, Now: func() time.Time { return at }}
-		e := custody.Event{Tenant: NewTenant(), Action: custody.Denied, Actor: actor, Item: "unit-1", Reason: "case 7", Session: "uti", Detail: "n=2"}
+		e := custody.Event{Tenant: NewTenant(), Action: custody.Denied, Actor: actor, Item: "unit-1", Reason: "case <7> & more", Session: "uti", Detail: "n=2",
+			Objects: []custody.Object{{Unit: "unit-1", Object: "00", SHA256: "11", Commit: "22"}, {Unit: "unit-2", Object: "33", Seq: 1, Void: true}}}
 		r, err := log.Append(t.Context(), e)
 		ok(t, err)
 		got, err := trail.Range(t.Context(), at, at.Add(time.Second), 10)
 		ok(t, err)
 		e.At = at
-		if len(got) != 1 || got[0].ID != r.Event() || got[0].Event != e {
+		if len(got) != 1 || got[0].ID != r.Event() || !reflect.DeepEqual(got[0].Event, e) {
 			t.Errorf("got %+v, want %+v with id %s", got, e, r.Event())
 		}
 	})

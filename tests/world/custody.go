@@ -127,13 +127,18 @@ func (a *Archive) checkSeals(ctx context.Context, r *CustodyReport) error {
 		if e.Action != custody.Sealed {
 			continue
 		}
-		r.Seals++
-		_, digest, err := a.Evidence.Digest(ctx, evidence.Ref{Tenant: e.Tenant, Unit: e.Item, Object: e.Object})
-		if err != nil {
-			return err
-		}
-		if hex.EncodeToString(digest[:]) != e.SHA256 {
-			r.Changed++
+		for _, o := range e.Objects {
+			if o.Void {
+				continue
+			}
+			r.Seals++
+			_, digest, err := a.Evidence.Digest(ctx, evidence.Ref{Tenant: e.Tenant, Unit: o.Unit, Object: o.Object})
+			if err != nil {
+				return err
+			}
+			if hex.EncodeToString(digest[:]) != o.SHA256 {
+				r.Changed++
+			}
 		}
 	}
 	return nil

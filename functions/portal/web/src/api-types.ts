@@ -225,8 +225,14 @@ export interface CustodyEvent {
   reason?: string;
   session?: string;
   detail?: string;
-  object?: string;
-  sha256?: string;
+  objects?: {
+    commit?: string;
+    object: string;
+    seq: number;
+    sha256?: string;
+    unit: string;
+    void?: boolean;
+  }[];
 }
 
 export interface CustodyTrail {

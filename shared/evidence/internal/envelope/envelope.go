@@ -11,6 +11,7 @@ package envelope
 import (
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -178,23 +179,42 @@ func chunks(size int64) int64 {
 	return max(1, (size+ChunkSize-1)/ChunkSize)
 }
 
-// Seal reads exactly size bytes from r and writes the sealed object to w. Two calls
-// never write the same bytes. On error what was written so far is worthless.
-func Seal(w io.Writer, k *Key, s Scope, r io.Reader, size int64) error {
+// Seal reads exactly size bytes from r and writes the sealed object to w. It returns the
+// object's blind. Two calls never write the same bytes. On error what was written so far
+// is worthless.
+func Seal(w io.Writer, k *Key, s Scope, r io.Reader, size int64) (blind [sha256.Size]byte, err error) {
 	if size < 0 || size > maxSize {
-		return fmt.Errorf("seal: size %d is out of range", size)
+		return blind, fmt.Errorf("seal: size %d is out of range", size)
 	}
 	var dk [KeySize]byte
 	_, _ = rand.Read(dk[:])
 	defer clear(dk[:])
 	h, err := newHeader(k, s, size, &dk)
 	if err != nil {
-		return err
+		return blind, err
 	}
 	aead, err := newGCM(dk[:])
 	if err != nil {
-		return err
+		return blind, err
 	}
+	if err := sealChunks(w, aead, h, s, r); err != nil {
+		return blind, err
+	}
+	return blindOf(dk[:], s), nil
+}
+
+// blindOf draws from the data key what makes a commitment to the plain bytes impossible to
+// guess. It tells nothing of the key, and whoever holds neither cannot compute it: so it
+// goes with the key when that is destroyed.
+func blindOf(dk []byte, s Scope) [sha256.Size]byte {
+	h := hmac.New(sha256.New, dk)
+	h.Write([]byte("steno-blind-v1\x00"))
+	h.Write(s.bytes())
+	return [sha256.Size]byte(h.Sum(nil))
+}
+
+func sealChunks(w io.Writer, aead cipher.AEAD, h Header, s Scope, r io.Reader) error {
+	size := h.Size
 	if _, err := w.Write(h.raw[:]); err != nil {
 		return fmt.Errorf("seal: write header: %w", err)
 	}
@@ -274,10 +294,14 @@ func newGCM(key []byte) (cipher.AEAD, error) {
 
 // Opener opens chunks of one object.
 type Opener struct {
-	h    Header
-	aead cipher.AEAD
-	aad  []byte
+	h     Header
+	aead  cipher.AEAD
+	aad   []byte
+	blind [sha256.Size]byte
 }
+
+// Blind is what Seal returned when the object was sealed.
+func (o *Opener) Blind() [sha256.Size]byte { return o.blind }
 
 // NewOpener checks that the key is the one committed to, that the object stands
 // where it was sealed for, and opens the data key.
@@ -305,7 +329,7 @@ func NewOpener(h Header, k *Key, s Scope) (*Opener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Opener{h: h, aead: inner, aad: h.aad(s)}, nil
+	return &Opener{h: h, aead: inner, aad: h.aad(s), blind: blindOf(dk, s)}, nil
 }
 
 // Range maps plain bytes [off, off+n) to the sealed bytes that hold them:

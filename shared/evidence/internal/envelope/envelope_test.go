@@ -33,7 +33,7 @@ func TestNonceAndKeyNeverRepeat(t *testing.T) {
 	var out bytes.Buffer
 	for range seals {
 		out.Reset()
-		if err := Seal(&out, k, place, strings.NewReader(""), 0); err != nil {
+		if _, err := Seal(&out, k, place, strings.NewReader(""), 0); err != nil {
 			t.Fatal(err)
 		}
 		h, err := ParseHeader(out.Bytes())
@@ -107,12 +107,12 @@ func TestSealRefusesAnotherSizeThanAnnounced(t *testing.T) {
 		"negative":       {strings.NewReader(""), -1},
 		"beyond maximum": {strings.NewReader(""), maxSize + 1},
 	} {
-		err := Seal(io.Discard, k, place, c.r, c.size)
+		_, err := Seal(io.Discard, k, place, c.r, c.size)
 		if err == nil || strings.Contains(err.Error(), "%!") {
 			t.Errorf("%s: error %v", what, err)
 		}
 	}
-	if err := Seal(io.Discard, k, place, iotest.OneByteReader(strings.NewReader("abc")), 3); err != nil {
+	if _, err := Seal(io.Discard, k, place, iotest.OneByteReader(strings.NewReader("abc")), 3); err != nil {
 		t.Errorf("a reader of single bytes: %v", err)
 	}
 }
@@ -120,7 +120,7 @@ func TestSealRefusesAnotherSizeThanAnnounced(t *testing.T) {
 func TestSealReportsAWriterThatFails(t *testing.T) {
 	for limit := range 3 {
 		w := &failingWriter{left: limit}
-		if err := Seal(w, NewKey(), place, bytes.NewReader(make([]byte, ChunkSize+1)), ChunkSize+1); !errors.Is(err, errFull) {
+		if _, err := Seal(w, NewKey(), place, bytes.NewReader(make([]byte, ChunkSize+1)), ChunkSize+1); !errors.Is(err, errFull) {
 			t.Errorf("writer that fails at write %d: %v", limit, err)
 		}
 	}
@@ -172,7 +172,7 @@ func TestKeyNeverPrints(t *testing.T) {
 
 func FuzzParseHeader(f *testing.F) {
 	var out bytes.Buffer
-	if err := Seal(&out, NewKey(), place, strings.NewReader("abc"), 3); err != nil {
+	if _, err := Seal(&out, NewKey(), place, strings.NewReader("abc"), 3); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(out.Bytes())
