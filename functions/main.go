@@ -122,7 +122,7 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 	sync := groupsync.New(groupsync.Config{Tenant: s.tenant, Groups: s.roleGroups, MaxDrop: s.maxDrop}, people, roster, trail, log)
 	plan := exportplan.New(s.plan, roster, catalog, windows, log)
 	export := chatexport.New(chatexport.Config{Tenant: s.tenant, History: s.plan.History, ClaimLease: s.claimLease, RetryWait: s.retryWait},
-		graph, roster, catalog, store, windows, log)
+		graph, roster, catalog, store, trail, windows, log)
 	seal := finalize.New(s.legs, store, catalog, graph, trail, callLegs, log)
 	tiles, err := custodyTiles(s, cred, opts)
 	if err != nil {

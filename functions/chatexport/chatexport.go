@@ -11,7 +11,9 @@
 package chatexport
 
 import (
+	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -24,6 +26,7 @@ import (
 
 	"steno/functions/internal/funchost"
 	"steno/shared/conversation"
+	"steno/shared/custody"
 	"steno/shared/evidence"
 	"steno/shared/msgraph"
 	"steno/shared/policy"
@@ -60,6 +63,7 @@ type store interface {
 	Seal(ctx context.Context, ref evidence.Ref, plain []byte) (evidence.Sealed, error)
 	Put(ctx context.Context, o evidence.Sealed) error
 	Exists(ctx context.Context, ref evidence.Ref) (bool, error)
+	Digest(ctx context.Context, ref evidence.Ref) (size int64, digest [sha256.Size]byte, err error)
 }
 
 type queue interface {
@@ -84,6 +88,7 @@ type Exporter struct {
 	roster  policy.Roster
 	catalog conversation.Catalog
 	store   store
+	trail   custody.Log
 	queue   queue
 	log     *slog.Logger
 
@@ -104,14 +109,14 @@ type periodsAt struct {
 const periodsTTL = 30 * time.Second
 
 // New returns an Exporter.
-func New(c Config, g graph, r policy.Roster, cat conversation.Catalog, s store, q queue, log *slog.Logger) *Exporter {
+func New(c Config, g graph, r policy.Roster, cat conversation.Catalog, s store, trail custody.Log, q queue, log *slog.Logger) *Exporter {
 	if c.ClaimLease == 0 {
 		c.ClaimLease = DefaultClaimLease
 	}
 	if c.RetryWait == 0 {
 		c.RetryWait = DefaultRetryWait
 	}
-	return &Exporter{config: c, graph: g, roster: r, catalog: cat, store: s, queue: q, log: log, stored: map[string]bool{}, conversations: map[conversation.ID]bool{}, periods: map[teams.PersonID]periodsAt{}}
+	return &Exporter{config: c, graph: g, roster: r, catalog: cat, store: s, trail: trail, queue: q, log: log, stored: map[string]bool{}, conversations: map[conversation.ID]bool{}, periods: map[teams.PersonID]periodsAt{}}
 }
 
 // Handle reads the window that a message names. It returns nil when the window is
@@ -317,8 +322,9 @@ func (e *Exporter) keep(ctx context.Context, w conversation.Window, pages []msgr
 			}
 		}
 	}
-	touched, added, err := e.storeAll(ctx, w.Pass == 1, heads, byConversation)
-	if err != nil {
+	touched, added, bound, err := e.storeAll(ctx, w.Pass == 1, heads, byConversation)
+	// What is stored is bound, whatever became of the rest: nobody else knows it.
+	if err := errors.Join(err, e.bind(ctx, w, bound)); err != nil {
 		return err
 	}
 	result.New, result.At = added, time.Now().UTC()
@@ -329,6 +335,21 @@ func (e *Exporter) keep(ctx context.Context, w conversation.Window, pages []msgr
 	}
 	if err := e.catalog.FinishWindow(ctx, result, touched); err != nil {
 		return fmt.Errorf("window %s: %w", w.Key(), err)
+	}
+	return nil
+}
+
+// bind puts the digests of what was stored into the custody trail, and so into its log: one
+// event a window, since an event is a storage operation. Objects of a run that dies before
+// it, function fixity finds and binds.
+func (e *Exporter) bind(ctx context.Context, w conversation.Window, bound []custody.Object) error {
+	slices.SortFunc(bound, func(a, b custody.Object) int { return cmp.Or(cmp.Compare(a.Unit, b.Unit), cmp.Compare(a.Seq, b.Seq)) })
+	for part := range slices.Chunk(bound, custody.MaxObjects) {
+		if _, err := e.trail.Append(ctx, custody.Event{
+			Tenant: w.Tenant, Action: custody.Sealed, System: "chatexport", Item: w.Key(), Objects: part,
+		}); err != nil {
+			return fmt.Errorf("bind %d objects of window %s: %w", len(part), w.Key(), err)
+		}
 	}
 	return nil
 }
@@ -349,31 +370,30 @@ func (e *Exporter) missed(ctx context.Context, w conversation.Window, added int)
 	return nil
 }
 
-func (e *Exporter) storeAll(ctx context.Context, first bool, heads map[conversation.ID]conversation.BatchHeader, messages map[conversation.ID][]conversation.Message) ([]conversation.Conversation, int, error) {
+func (e *Exporter) storeAll(ctx context.Context, first bool, heads map[conversation.ID]conversation.BatchHeader, messages map[conversation.ID][]conversation.Message) (touched []conversation.Conversation, added int, bound []custody.Object, err error) {
 	var mu sync.Mutex
-	var touched []conversation.Conversation
-	added := 0
 	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(parallel)
 	for id, list := range messages {
 		group.Go(func() error {
 			for part := range slices.Chunk(list, maxVersions) {
-				facts, n, err := e.storeConversation(gctx, first, heads[id], part)
+				s, err := e.storeConversation(gctx, first, heads[id], part)
+				mu.Lock()
+				bound = append(bound, s.bound...)
+				if err == nil {
+					touched = append(touched, s.facts)
+					added += s.added
+				}
+				mu.Unlock()
 				if err != nil {
 					return fmt.Errorf("conversation %s: %w", id, err)
 				}
-				mu.Lock()
-				touched = append(touched, facts)
-				added += n
-				mu.Unlock()
 			}
 			return nil
 		})
 	}
-	if err := group.Wait(); err != nil {
-		return nil, 0, err
-	}
-	return lastOfEach(touched), added, nil
+	err = group.Wait()
+	return lastOfEach(touched), added, bound, err
 }
 
 // lastOfEach keeps the latest facts of each conversation: parts of one conversation

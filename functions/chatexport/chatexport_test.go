@@ -28,6 +28,7 @@ func TestEveryVersionIsArchivedOnceHoweverManyCustodiansReturnIt(t *testing.T) {
 		}
 	}
 	r.wantOnce(keys...)
+	r.wantAllBound()
 	received := 0
 	for _, s := range r.catalog.All() {
 		for _, rc := range s.Receipts {
@@ -92,6 +93,7 @@ func TestDyingAndAnEditInBetweenLosesNothingThatStillStands(t *testing.T) {
 				t.Fatalf("step %d, after=%t: %v", n, after, err)
 			}
 			got := r.archived()
+			r.wantVoids()
 			if got[thread1+"|101|999"] != 1 || got[thread1+"|102|102"] != 1 || got[thread1+"|101|101"] > 1 {
 				t.Fatalf("died at step %d, after=%t: archive holds %v", n, after, got)
 			}
@@ -170,6 +172,7 @@ func TestManyRunsAtOnceStoreEachVersionOnce(t *testing.T) {
 	}
 	group.Wait()
 	r.wantOnce(keys...)
+	r.wantAllBound()
 }
 
 func TestAWindowThatDoesNotFitOnePageIsCutAndNeverPaged(t *testing.T) {
@@ -187,6 +190,7 @@ func TestAWindowThatDoesNotFitOnePageIsCutAndNeverPaged(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.wantOnce(keys...)
+	r.wantAllBound()
 	done, err := r.catalog.FinishedWindows(t.Context(), alice, 1, from, to)
 	if err != nil {
 		t.Fatal(err)
@@ -235,6 +239,7 @@ func TestAnEditIsKeptBesideTheVersionBeforeIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.wantOnce(thread1+"|101|101", thread1+"|101|202")
+	r.wantAllBound()
 	if n := len(r.catalog.All()); n != 1 {
 		t.Errorf("the edit made %d conversations, want it in the day the message was sent", n)
 	}

@@ -3,19 +3,28 @@ package chatexport
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"steno/shared/conversation"
+	"steno/shared/custody"
 	"steno/shared/evidence"
 )
 
-// storeConversation makes sure that every message version is in evidence and returns
-// the conversation's facts and how many versions this call stored. first tells a first
-// pass.
-func (e *Exporter) storeConversation(ctx context.Context, first bool, h conversation.BatchHeader, messages []conversation.Message) (conversation.Conversation, int, error) {
+// stored is what storing the messages of one conversation came to.
+type stored struct {
+	facts conversation.Conversation
+	added int              // versions
+	bound []custody.Object // what the log is to bind
+}
+
+// storeConversation makes sure that every message version is in evidence. first tells a
+// first pass.
+func (e *Exporter) storeConversation(ctx context.Context, first bool, h conversation.BatchHeader, messages []conversation.Message) (stored, error) {
+	var out stored
 	bytesOf := make(map[conversation.VersionKey]conversation.Message, len(messages))
 	for _, m := range messages {
 		bytesOf[m.VersionKey] = m
@@ -27,61 +36,73 @@ func (e *Exporter) storeConversation(ctx context.Context, first bool, h conversa
 		if try > 0 || !first || e.met(h.Conversation) {
 			var err error
 			if slice, err = e.catalog.Slice(ctx, h.Conversation); err != nil {
-				return conversation.Conversation{}, 0, err
+				return out, err
 			}
 		}
-		dropped, err := e.settle(ctx, h, slice, bytesOf)
+		dropped, completed, err := e.settle(ctx, h, slice, bytesOf)
 		if err != nil {
-			return conversation.Conversation{}, 0, err
+			return out, err
 		}
+		out.bound = append(out.bound, completed...)
 		claim, fresh := e.claim(h, slice, messages, dropped)
 		if claim == nil {
-			return slice.Conversation, 0, nil
+			out.facts = slice.Conversation
+			return out, nil
 		}
 		err = e.catalog.Claim(ctx, slice, *claim)
 		if errors.Is(err, conversation.ErrConflict) {
 			continue
 		}
 		if err != nil {
-			return conversation.Conversation{}, 0, err
+			return out, err
 		}
-		if claim.Add != nil {
-			if err := e.put(ctx, h, claim.Add.Name, fresh); err != nil {
-				return conversation.Conversation{}, 0, err
+		out.facts, out.added = claim.Conversation, len(fresh)
+		for _, o := range slice.Objects {
+			if slices.Contains(dropped, o.Name) {
+				out.bound = append(out.bound, custody.Object{Unit: string(h.Conversation), Object: o.Name, Seq: o.Seq, Void: true})
 			}
 		}
-		return claim.Conversation, len(fresh), nil
+		if claim.Add != nil {
+			b, err := e.put(ctx, h, *claim.Add, fresh)
+			if err != nil {
+				return out, err
+			}
+			out.bound = append(out.bound, b...)
+		}
+		return out, nil
 	}
-	return conversation.Conversation{}, 0, fmt.Errorf("%w: the slice kept changing", errLater)
+	return out, fmt.Errorf("%w: the slice kept changing", errLater)
 }
 
 // settle makes sure that each object which promises a version of ours is stored:
-// it is, or it is put now from the same bytes, or its claim has expired and is
-// returned to be dropped. Otherwise somebody is still at it: errLater.
-func (e *Exporter) settle(ctx context.Context, h conversation.BatchHeader, s conversation.Slice, ours map[conversation.VersionKey]conversation.Message) (dropped []string, err error) {
+// it is, or it is put now from the same bytes and returned to be bound, or its claim has
+// expired and is returned to be dropped. Otherwise somebody is still at it: errLater.
+func (e *Exporter) settle(ctx context.Context, h conversation.BatchHeader, s conversation.Slice, ours map[conversation.VersionKey]conversation.Message) (dropped []string, completed []custody.Object, err error) {
 	for _, o := range s.Objects {
 		if !slices.ContainsFunc(o.Versions, func(v conversation.Version) bool { _, ok := ours[v.VersionKey]; return ok }) {
 			continue
 		}
 		exists, err := e.exists(ctx, h, o.Name)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if exists {
 			continue
 		}
 		if same := sameBytes(o, ours); same != nil {
-			if err := e.put(ctx, h, o.Name, same); err != nil {
-				return nil, err
+			b, err := e.put(ctx, h, o, same)
+			if err != nil {
+				return nil, nil, err
 			}
+			completed = append(completed, b...)
 			continue
 		}
 		if time.Since(o.ClaimedAt) < e.config.ClaimLease {
-			return nil, errLater
+			return nil, nil, errLater
 		}
 		dropped = append(dropped, o.Name)
 	}
-	return dropped, nil
+	return dropped, completed, nil
 }
 
 // sameBytes returns the messages of an object in its order if we hold every one of
@@ -119,7 +140,8 @@ func (e *Exporter) claim(h conversation.BatchHeader, s conversation.Slice, messa
 	c := &conversation.Claim{Conversation: s.Conversation.With(h, fresh), Drop: dropped}
 	now := time.Now().UTC()
 	if len(fresh) > 0 {
-		c.Add = &conversation.Object{Name: evidence.NewObjectID(), Custodian: h.Custodian, ClaimedAt: now}
+		c.Add = &conversation.Object{Name: evidence.NewObjectID(), Custodian: h.Custodian, ClaimedAt: now, Seq: s.Conversation.Objects}
+		c.Conversation.Objects++
 		for _, m := range fresh {
 			c.Add.Versions = append(c.Add.Versions, conversation.Version{
 				VersionKey: m.VersionKey, Sent: m.Sent, SHA256: sha256.Sum256(m.Raw),
@@ -136,22 +158,38 @@ func refOf(h conversation.BatchHeader, object string) evidence.Ref {
 	return evidence.Ref{Tenant: h.Tenant, Unit: string(h.Conversation), Object: object}
 }
 
-// put stores the messages under a claimed name. Whoever fills the name first has the
-// same messages, because the claim lists their digests.
-func (e *Exporter) put(ctx context.Context, h conversation.BatchHeader, object string, messages []conversation.Message) error {
+// put stores the messages under a claimed name and returns what the log is to bind.
+// Whoever fills the name first has the same messages, because the claim lists their
+// digests; what stands there is bound by whoever sealed it, since each sealing gives other
+// bytes.
+func (e *Exporter) put(ctx context.Context, h conversation.BatchHeader, o conversation.Object, messages []conversation.Message) ([]custody.Object, error) {
 	plain, err := conversation.EncodeBatch(h, messages)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	sealed, err := e.store.Seal(ctx, refOf(h, object), plain)
+	sealed, err := e.store.Seal(ctx, refOf(h, o.Name), plain)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := e.store.Put(ctx, sealed); err != nil && !errors.Is(err, evidence.ErrExists) {
-		return err
+	switch err := e.store.Put(ctx, sealed); {
+	case errors.Is(err, evidence.ErrExists):
+		// Ours after all, if the first answer was lost and the request repeated.
+		_, digest, err := e.store.Digest(ctx, sealed.Ref)
+		if err != nil {
+			return nil, err
+		}
+		if digest != sealed.Ciphertext {
+			e.remember(o.Name)
+			return nil, nil
+		}
+	case err != nil:
+		return nil, err
 	}
-	e.remember(object)
-	return nil
+	e.remember(o.Name)
+	return []custody.Object{{
+		Unit: string(h.Conversation), Object: o.Name, Seq: o.Seq,
+		SHA256: hex.EncodeToString(sealed.Ciphertext[:]), Commit: hex.EncodeToString(sealed.Commit[:]),
+	}}, nil
 }
 
 func (e *Exporter) exists(ctx context.Context, h conversation.BatchHeader, object string) (bool, error) {

@@ -2,12 +2,15 @@ package chatexport_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"sync"
 	"time"
 
 	"steno/shared/conversation"
+	"steno/shared/custody"
 	"steno/shared/evidence"
+	"steno/shared/storetest"
 	"steno/shared/teams"
 )
 
@@ -96,4 +99,19 @@ func (s mortalStore) Put(ctx context.Context, o evidence.Sealed) error {
 func (s mortalStore) Exists(ctx context.Context, ref evidence.Ref) (ok bool, err error) {
 	err = s.m.call(func() (err error) { ok, err = s.Store.Exists(ctx, ref); return err })
 	return ok, err
+}
+
+func (s mortalStore) Digest(ctx context.Context, ref evidence.Ref) (n int64, d [sha256.Size]byte, err error) {
+	err = s.m.call(func() (err error) { n, d, err = s.Store.Digest(ctx, ref); return err })
+	return n, d, err
+}
+
+// mortalTrail is the custody trail as a mortal process sees it.
+type mortalTrail struct {
+	*storetest.Trail
+	m *mortality
+}
+
+func (t mortalTrail) Insert(ctx context.Context, r custody.Record) error {
+	return t.m.call(func() error { return t.Trail.Insert(ctx, r) })
 }

@@ -3,6 +3,8 @@ package chatexport_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -140,6 +142,7 @@ type rig struct {
 	keys    *storetest.Keys
 	vault   *storetest.Vault
 	roster  *storetest.Roster
+	trail   storetest.Trail
 	queue   *queue
 	lease   time.Duration
 	log     *slog.Logger
@@ -176,7 +179,7 @@ func (r *rig) evidence() *evidence.Store {
 // process starts an exporter that dies as m says.
 func (r *rig) process(m *mortality) *chatexport.Exporter {
 	return chatexport.New(chatexport.Config{Tenant: tenant, ClaimLease: r.lease},
-		r.graph, r.roster, mortalCatalog{r.catalog, m}, mortalStore{r.evidence(), m}, r.queue, r.log)
+		r.graph, r.roster, mortalCatalog{r.catalog, m}, mortalStore{r.evidence(), m}, custody.Log{Trail: mortalTrail{&r.trail, m}}, r.queue, r.log)
 }
 
 func message(t testing.TB, w conversation.Window) []byte {
@@ -204,6 +207,9 @@ func (r *rig) archived() map[string]int {
 		if err != nil {
 			r.t.Fatal(err)
 		}
+		if len(s.Objects) > s.Conversation.Objects {
+			r.t.Errorf("%s counts %d objects and has %d", s.Conversation.ID, s.Conversation.Objects, len(s.Objects))
+		}
 		for _, o := range s.Objects {
 			names[string(tenant)+"/"+string(s.Conversation.ID)+"/"+o.Name] = true
 			obj, err := store.Open(r.t.Context(), evidence.Ref{Tenant: tenant, Unit: string(s.Conversation.ID), Object: o.Name}, receipt)
@@ -214,6 +220,7 @@ func (r *rig) archived() map[string]int {
 			if err != nil {
 				r.t.Fatal(err)
 			}
+			r.checkBound(store, s.Conversation.ID, o, evidence.Commitment(obj.Blind(), sha256.Sum256(plain)))
 			_, items, err := conversation.DecodeBatch(plain)
 			if err != nil {
 				r.t.Fatal(err)
@@ -233,6 +240,80 @@ func (r *rig) archived() map[string]int {
 		}
 	}
 	return out
+}
+
+// bound lists what the trail binds.
+func (r *rig) bound() []custody.Object {
+	r.t.Helper()
+	records, err := r.trail.Range(r.t.Context(), time.Time{}, time.Now().Add(time.Hour), 1<<20)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	var out []custody.Object
+	for _, e := range records {
+		out = append(out, e.Objects...)
+	}
+	return out
+}
+
+// checkBound checks that what the trail says of an object, if it says anything, is true. A
+// run that died may have left an object that nobody bound.
+func (r *rig) checkBound(store *evidence.Store, id conversation.ID, o conversation.Object, commit [sha256.Size]byte) {
+	r.t.Helper()
+	for _, b := range r.bound() {
+		if b.Object != o.Name {
+			continue
+		}
+		_, digest, err := store.Digest(r.t.Context(), evidence.Ref{Tenant: tenant, Unit: string(id), Object: o.Name})
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		want := custody.Object{Unit: string(id), Object: o.Name, Seq: o.Seq, SHA256: hex.EncodeToString(digest[:]), Commit: hex.EncodeToString(commit[:])}
+		if b != want {
+			r.t.Errorf("the trail binds %+v, stored is %+v", b, want)
+		}
+	}
+}
+
+// wantAllBound demands that each object of the archive is bound once, and each number
+// that was promised stands for one object or is void.
+func (r *rig) wantAllBound() {
+	r.t.Helper()
+	bound := map[string]int{}
+	numbers := map[string]int{}
+	for _, b := range r.bound() {
+		bound[b.Object]++
+		numbers[fmt.Sprintf("%s %d", b.Unit, b.Seq)]++
+	}
+	for _, s := range r.catalog.All() {
+		for _, o := range s.Objects {
+			if bound[o.Name] != 1 {
+				r.t.Errorf("object %s is bound %d times", o.Name, bound[o.Name])
+			}
+		}
+		for n := range s.Conversation.Objects {
+			if got := numbers[fmt.Sprintf("%s %d", s.Conversation.ID, n)]; got != 1 {
+				r.t.Errorf("number %d of %s stands for %d objects", n, s.Conversation.ID, got)
+			}
+		}
+	}
+}
+
+// wantVoids demands that a number without an object is void by the trail's own word.
+func (r *rig) wantVoids() {
+	r.t.Helper()
+	void := map[string]bool{}
+	for _, b := range r.bound() {
+		void[fmt.Sprintf("%s %d", b.Unit, b.Seq)] = b.Void
+	}
+	for _, s := range r.catalog.All() {
+		for n := range s.Conversation.Objects {
+			there := slices.ContainsFunc(s.Objects, func(o conversation.Object) bool { return o.Seq == n })
+			if key := fmt.Sprintf("%s %d", s.Conversation.ID, n); !there && !void[key] {
+				r.t.Errorf("number %s has no object, and nothing says why", key)
+			}
+		}
+	}
 }
 
 // everSent remembers all versions a mailbox ever held, since edits replace them.

@@ -21,10 +21,11 @@ type objectHead struct {
 	Custodian teams.PersonID `json:"custodian"`
 	ClaimedAt time.Time      `json:"claimedAt"`
 	Versions  int            `json:"versions"`
+	Seq       int            `json:"seq"`
 }
 
 func packObject(o conversation.Object) ([]byte, error) {
-	head, err := json.Marshal(objectHead{o.Custodian, o.ClaimedAt, len(o.Versions)})
+	head, err := json.Marshal(objectHead{o.Custodian, o.ClaimedAt, len(o.Versions), o.Seq})
 	if err != nil {
 		return nil, fmt.Errorf("pack object: %w", err)
 	}
@@ -92,7 +93,7 @@ func unpackObject(name string, b []byte) (conversation.Object, error) {
 	if err := json.Unmarshal(r.bytes(r.uvarint()), &h); err != nil {
 		return o, fmt.Errorf("object row: %w", errPacked)
 	}
-	o.Custodian, o.ClaimedAt = h.Custodian, h.ClaimedAt
+	o.Custodian, o.ClaimedAt, o.Seq = h.Custodian, h.ClaimedAt, h.Seq
 	if h.Versions < 0 || h.Versions > len(b) {
 		return o, fmt.Errorf("object row: %w", errPacked)
 	}

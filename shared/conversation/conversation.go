@@ -91,6 +91,7 @@ type Conversation struct {
 	First        time.Time        `json:"first"` // earliest sent time captured
 	Last         time.Time        `json:"last"`  // latest sent time captured
 	Versions     int              `json:"versions"`
+	Objects      int              `json:"objects,omitempty"` // evidence objects ever promised, those that never came included
 	Participants []Participant    `json:"participants,omitempty"`
 	Custodians   []teams.PersonID `json:"custodians,omitempty"` // recorded users whose export returned it
 	// Call is set if the conversation is a call.
@@ -117,6 +118,9 @@ type Object struct {
 	Versions  []Version
 	Custodian teams.PersonID // whose export returned the bytes
 	ClaimedAt time.Time
+	// Seq counts the objects of the conversation from 0 in the order of their claims. A
+	// number is given once: one whose object was dropped stays empty.
+	Seq int
 }
 
 // Receipt says that a custodian's export returned versions that were already in

@@ -61,7 +61,7 @@ func makeConversation(thread string, start time.Time) conversation.Conversation 
 }
 
 func makeObject(n int) *conversation.Object {
-	o := &conversation.Object{Name: evidence.NewObjectID(), Custodian: newPerson(), ClaimedAt: march.Add(time.Hour)}
+	o := &conversation.Object{Name: evidence.NewObjectID(), Custodian: newPerson(), ClaimedAt: march.Add(time.Hour), Seq: 3}
 	for i := range n {
 		id := fmt.Sprint(march.UnixMilli() + int64(i))
 		o.Versions = append(o.Versions, conversation.Version{
