@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"time"
 
 	"steno/functions/exportplan"
@@ -46,6 +47,8 @@ type settings struct {
 	custodyFiles, custodyHeads          string // containers of the custody log
 	signingKey                          string
 	signEvery                           time.Duration
+	witnessURL                          string // a container of another account, or empty
+	witnessWebhook                      config.Secret
 	serviceBus                          config.Secret // a connection string, or empty
 	serviceBusNamespace                 string
 	privateAuthority                    bool
@@ -101,6 +104,15 @@ func readSettings(environ []string) (settings, *config.Reader, error) {
 	s.custodyFiles = r.Optional("STENO_CUSTODY_CONTAINER", "custody")
 	s.custodyHeads = r.Optional("STENO_CUSTODY_HEAD_CONTAINER", "custody-head")
 	s.signingKey = r.Optional("STENO_SIGNING_KEY", "steno-sign")
+	if _, ok := r.Lookup("STENO_WITNESS_URL"); ok {
+		s.witnessURL = r.URL("STENO_WITNESS_URL")
+	}
+	if v, ok := r.Lookup("STENO_WITNESS_WEBHOOK"); ok {
+		if u, err := url.Parse(v); err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil {
+			r.Fault("STENO_WITNESS_WEBHOOK", errors.New("want an https address"))
+		}
+		s.witnessWebhook = config.Secret(v)
+	}
 	s.signEvery = r.Duration("STENO_CHECKPOINT_EVERY", sequencer.DefaultSignEvery, time.Second, 24*time.Hour)
 	connection, hasConnection := r.Lookup("ServiceBusConnection")
 	namespace, hasNamespace := r.Lookup("ServiceBusConnection__fullyQualifiedNamespace")

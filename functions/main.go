@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/url"
 	"os"
 	"os/signal"
@@ -128,7 +129,11 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	order := sequencer.New(sequencer.Config{Tenant: s.tenant, SignEvery: s.signEvery}, trail.Trail, tiles, azure.NewSigner(keys, s.signingKey, []string{vault.Host}), log)
+	witnesses, err := custodyWitnesses(s, tiles, cred, opts)
+	if err != nil {
+		return err
+	}
+	order := sequencer.New(sequencer.Config{Tenant: s.tenant, SignEvery: s.signEvery, Witnesses: witnesses}, trail.Trail, tiles, azure.NewSigner(keys, s.signingKey, []string{vault.Host}), log)
 	web, err := portal.New(portalConfig(s), portal.Stores{Catalog: catalog, Calls: catalog, Roster: roster, Evidence: store, Trail: trail}, log)
 	if err != nil {
 		return err
@@ -175,6 +180,23 @@ func custodyTiles(s settings, cred azcore.TokenCredential, opts azcore.ClientOpt
 		return nil, fmt.Errorf("blobs: %w", err)
 	}
 	return azure.NewTiles(s.tenant, files, heads), nil
+}
+
+// custodyWitnesses are those who get every signed checkpoint: the log's own archive, and
+// what is configured of witnesses that the operator does not control.
+func custodyWitnesses(s settings, tiles *azure.Tiles, cred azcore.TokenCredential, opts azcore.ClientOptions) (map[string]custody.Witness, error) {
+	out := map[string]custody.Witness{"archive": custody.Archive{Tiles: tiles}}
+	if s.witnessURL != "" {
+		c, err := container.NewClient(s.witnessURL, cred, &container.ClientOptions{ClientOptions: opts})
+		if err != nil {
+			return nil, fmt.Errorf("witness: %w", err)
+		}
+		out["storage"] = custody.Archive{Tiles: azure.NewTiles(s.tenant, c, c)}
+	}
+	if s.witnessWebhook != "" {
+		out["webhook"] = sequencer.NewWebhook(string(s.witnessWebhook), http.DefaultTransport)
+	}
+	return out, nil
 }
 
 // serviceBus connects by identity, or by connection string where one is set.

@@ -13,9 +13,11 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"crypto/sha256"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"time"
 
 	"steno/shared/custody"
@@ -33,6 +35,9 @@ const (
 	Past = 399 * 24 * time.Hour
 	// ahead is how far the clock of a writer may run before ours.
 	ahead = 5 * time.Minute
+	// Patience is how long a witness may be without the newest checkpoint before it is an
+	// alarm: until then only the storage of the log vouches for it.
+	Patience = 24 * time.Hour
 	// maxMoves is how often a run yields to another before it leaves the rest to it.
 	maxMoves = 5
 )
@@ -53,7 +58,9 @@ type Signer interface {
 // Config is what a sequencer needs to know.
 type Config struct {
 	Tenant    teams.TenantID
-	SignEvery time.Duration    // DefaultSignEvery if 0
+	SignEvery time.Duration // DefaultSignEvery if 0
+	// Witnesses get every signed checkpoint, by the names under which the head remembers them.
+	Witnesses map[string]custody.Witness
 	Now       func() time.Time // time.Now if nil
 }
 
@@ -119,7 +126,11 @@ func (s *Sequencer) step(ctx context.Context) (more bool, err error) {
 	if len(next.Next) > 0 {
 		return true, custody.SaveHead(ctx, s.tiles, next, revision)
 	}
-	return false, s.sign(ctx, head, revision)
+	signed, err := s.sign(ctx, head, revision)
+	if err != nil || signed {
+		return signed, err
+	}
+	return false, s.testify(ctx, head, revision)
 }
 
 // promise collects events that are not in the log.
@@ -201,27 +212,96 @@ func (s *Sequencer) fulfil(ctx context.Context, head custody.Head, revision stri
 }
 
 // sign signs where the log stands, if that is new and the last signature is old enough.
-func (s *Sequencer) sign(ctx context.Context, head custody.Head, revision string) error {
+func (s *Sequencer) sign(ctx context.Context, head custody.Head, revision string) (signed bool, err error) {
 	at, err := head.Checkpoint(s.origin)
 	if err != nil {
-		return err
+		return false, err
 	}
 	now, text := s.c.Now().UTC(), at.Text()
 	if head.Size == 0 || head.Signed != nil && (head.Signed.Text == string(text) || now.Sub(head.Signed.At) < s.c.SignEvery) {
-		return nil
+		return false, nil
 	}
-	id, _, err := s.signer.SigningKey(ctx)
+	id, key, err := s.signer.SigningKey(ctx)
 	if err != nil {
-		return fmt.Errorf("signing key: %w", err)
+		return false, fmt.Errorf("signing key: %w", err)
+	}
+	public, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return false, fmt.Errorf("signing key: %w", err)
+	}
+	if head.Signed != nil && head.Signed.Key != id {
+		if err := s.announce(ctx, head.Signed, id, public); err != nil {
+			return false, err
+		}
 	}
 	signature, err := s.signer.Sign(ctx, id, sha256.Sum256(text))
 	if err != nil {
-		return fmt.Errorf("sign checkpoint of %d leaves: %w", at.Size, err)
+		return false, fmt.Errorf("sign checkpoint of %d leaves: %w", at.Size, err)
 	}
-	head.Signed = &custody.Signed{Text: string(text), Signature: signature, Key: id, At: now}
+	head.Signed = &custody.Signed{Text: string(text), Signature: signature, Key: id, PublicKey: public, At: now}
 	if err := custody.SaveHead(ctx, s.tiles, head, revision); err != nil {
-		return err
+		return false, err
 	}
 	s.log.Info("custody checkpoint signed", slog.Int64("leaves", at.Size))
+	return true, nil
+}
+
+// announce puts into the trail that another key signs from now on, signed by the old key
+// and by the new one. It comes before the new key signs anything else; a run that dies
+// behind it announces again.
+func (s *Sequencer) announce(ctx context.Context, was *custody.Signed, id string, public []byte) error {
+	change := custody.KeyChange{Origin: s.origin, From: custody.Fingerprint(was.PublicKey), To: custody.Fingerprint(public)}
+	digest := sha256.Sum256(change.Text())
+	var err error
+	if change.ByOld, err = s.signer.Sign(ctx, was.Key, digest); err != nil {
+		return fmt.Errorf("announce signing key %s by the key before it, which must stay enabled until then: %w", change.To, err)
+	}
+	if change.ByNew, err = s.signer.Sign(ctx, id, digest); err != nil {
+		return fmt.Errorf("announce signing key %s: %w", change.To, err)
+	}
+	if _, err := (custody.Log{Trail: s.trail, Now: s.c.Now}).Append(ctx, change.Event(s.c.Tenant)); err != nil {
+		return fmt.Errorf("announce signing key %s: %w", change.To, err)
+	}
+	s.log.Warn("custody checkpoints are signed by another key", slog.String("from", change.From), slog.String("to", change.To))
 	return nil
+}
+
+// testify gives the newest signed checkpoint to each witness that does not have it. One
+// that does not take it holds nobody up: it is asked again at the next run.
+func (s *Sequencer) testify(ctx context.Context, head custody.Head, revision string) error {
+	if head.Signed == nil {
+		return nil
+	}
+	at, err := custody.ParseCheckpoint(s.origin, []byte(head.Signed.Text))
+	if err != nil {
+		return fmt.Errorf("signed checkpoint: %w", err)
+	}
+	now, changed := s.c.Now().UTC(), false
+	testified := maps.Clone(head.Witnessed)
+	if testified == nil {
+		testified = map[string]custody.Testimony{}
+	}
+	for name, w := range s.c.Witnesses {
+		had, asked := testified[name]
+		if had.Size >= at.Size {
+			continue
+		}
+		if err := w.Keep(ctx, s.origin, *head.Signed); err != nil {
+			if !asked {
+				testified[name], changed = custody.Testimony{At: now}, true // its patience starts here
+			}
+			level, attrs := slog.LevelWarn, []slog.Attr{slog.String("witness", name), slog.Int64("leaves", at.Size), slog.String("cause", err.Error())}
+			if asked && now.Sub(had.At) > Patience || errors.Is(err, custody.ErrSplitView) {
+				level, attrs = slog.LevelError, append(attrs, slog.String("alarm", "witness"))
+			}
+			s.log.LogAttrs(ctx, level, "custody checkpoint was not taken by a witness", attrs...)
+			continue
+		}
+		testified[name], changed = custody.Testimony{Size: at.Size, At: now}, true
+	}
+	if !changed {
+		return nil
+	}
+	head.Witnessed = testified
+	return custody.SaveHead(ctx, s.tiles, head, revision)
 }

@@ -31,6 +31,8 @@ type rig struct {
 	tiles  *mortal
 	signer *signer
 	logs   strings.Builder
+	// witnesses are those of the sequencers that start from now on.
+	witnesses map[string]custody.Witness
 
 	mu  sync.Mutex
 	now time.Time
@@ -69,7 +71,7 @@ func (r *rig) happen(n int) {
 }
 
 func (r *rig) sequencer() *sequencer.Sequencer {
-	return sequencer.New(sequencer.Config{Tenant: tenant, SignEvery: time.Hour, Now: r.clock}, &r.trail, r.tiles, r.signer,
+	return sequencer.New(sequencer.Config{Tenant: tenant, SignEvery: time.Hour, Now: r.clock, Witnesses: r.witnesses}, &r.trail, r.tiles, r.signer,
 		slog.New(slog.NewTextHandler(&r.logs, nil)))
 }
 
@@ -109,20 +111,44 @@ func (r *rig) whole(events int) {
 
 // signer is a vault that signs; it counts.
 type signer struct {
-	key   *ecdsa.PrivateKey
+	key   *ecdsa.PrivateKey            // the current one
+	old   map[string]*ecdsa.PrivateKey // those before, by id
 	count atomic.Int64
 	down  atomic.Bool
 }
 
 func (s *signer) SigningKey(context.Context) (string, *ecdsa.PublicKey, error) {
-	return "https://vault.example/keys/steno-sign/1", &s.key.PublicKey, nil
+	return s.id(), &s.key.PublicKey, nil
 }
 
-func (s *signer) Sign(_ context.Context, _ string, digest [sha256.Size]byte) ([]byte, error) {
+// id is that of the current key.
+func (s *signer) id() string {
+	return fmt.Sprintf("https://vault.example/keys/steno-sign/%d", len(s.old)+1)
+}
+
+// rotate makes a new version current; the old one stays enabled.
+func (s *signer) rotate() {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	if s.old == nil {
+		s.old = map[string]*ecdsa.PrivateKey{}
+	}
+	s.old[s.id()], s.key = s.key, key
+}
+
+func (s *signer) Sign(_ context.Context, id string, digest [sha256.Size]byte) ([]byte, error) {
 	if s.down.Load() {
 		return nil, errors.New("vault is down")
 	}
 	s.count.Add(1)
+	if old := s.old[id]; old != nil {
+		return ecdsa.SignASN1(rand.Reader, old, digest[:])
+	}
+	if id != s.id() {
+		return nil, errors.New("no such key")
+	}
 	return ecdsa.SignASN1(rand.Reader, s.key, digest[:])
 }
 

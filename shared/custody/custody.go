@@ -35,6 +35,7 @@ const (
 	Denied       Action = "denied"        // a person asked for what she may not see
 	RosterChange Action = "roster-change" // group sync opened or closed periods
 	SystemRead   Action = "system-read"   // a function read content for a purpose of its own
+	KeyChanged   Action = "key"           // another key signs the log's checkpoints; see KeyChange
 	Sealed       Action = "seal"          // evidence was stored for good; Objects binds it
 )
 

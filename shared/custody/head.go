@@ -27,6 +27,8 @@ type Head struct {
 	From   time.Time `json:"from"`
 	Recent []string  `json:"recent,omitempty"`
 	Signed *Signed   `json:"signed,omitempty"` // the newest signed checkpoint
+	// Witnessed is what each witness has got, by name.
+	Witnessed map[string]Testimony `json:"witnessed,omitempty"`
 }
 
 // Promise is a record that is being appended to the log.
@@ -37,9 +39,12 @@ type Promise struct {
 
 // Signed is a checkpoint with its signature.
 type Signed struct {
-	Text      string    `json:"text"`
-	Signature []byte    `json:"signature"` // DER, ES256 over Text
-	Key       string    `json:"key"`       // the vault key that signed, with its version
+	Text      string `json:"text"`
+	Signature []byte `json:"signature"` // DER, ES256 over Text
+	Key       string `json:"key"`       // the vault key that signed, with its version
+	// PublicKey is the key's public half (DER of SubjectPublicKeyInfo), for convenience: who
+	// verifies has it, or its fingerprint, from elsewhere.
+	PublicKey []byte    `json:"publicKey"`
 	At        time.Time `json:"at"`
 }
 

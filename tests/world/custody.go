@@ -2,6 +2,7 @@ package world
 
 import (
 	"context"
+	"crypto/ecdsa"
 	"encoding/hex"
 	"fmt"
 	"math"
@@ -25,19 +26,22 @@ type CustodyReport struct {
 	Unlogged int   `json:"unlogged"`
 	Orphans  int   `json:"orphans"`
 	Signed   int64 `json:"signed"`  // leaves under the newest signed checkpoint
+	Witness  int64 `json:"witness"` // leaves under the newest checkpoint that the witness has
 	Seals    int   `json:"seals"`   // manifests of recordings that the log binds
 	Changed  int   `json:"changed"` // of these, those that storage gives back otherwise
 }
 
 // OK tells whether the log holds each event, nothing else, and a signature over it.
 func (r CustodyReport) OK() bool {
-	return r.Unlogged == 0 && r.Orphans == 0 && r.Changed == 0 && r.Events > 0 && r.Leaves == int64(r.Events) && r.Signed > 0
+	return r.Unlogged == 0 && r.Orphans == 0 && r.Changed == 0 && r.Events > 0 && r.Leaves == int64(r.Events) && r.Signed > 0 && r.Witness == r.Signed
 }
 
 // Log is where the custody log lies.
-func (w *World) Log() (*azure.Tiles, error) {
+func (w *World) Log() (*azure.Tiles, error) { return w.tiles(Custody, Heads) }
+
+func (w *World) tiles(files, heads string) (*azure.Tiles, error) {
 	var clients [2]*container.Client
-	for i, name := range []string{Custody, Heads} {
+	for i, name := range []string{files, heads} {
 		c, err := container.NewClient(w.Storage.BlobURL+"/"+name, w.Credential, &container.ClientOptions{
 			ClientOptions: azcore.ClientOptions{Transport: w.CA.Client()},
 		})
@@ -47,6 +51,23 @@ func (w *World) Log() (*azure.Tiles, error) {
 		clients[i] = c
 	}
 	return azure.NewTiles(teams.TenantID(w.Tenant.ID()), clients[0], clients[1]), nil
+}
+
+// witnessed reads the checkpoint of that size where the witness keeps it, and verifies it.
+func (w *World) witnessed(ctx context.Context, origin string, size int64, key *ecdsa.PublicKey) (custody.Checkpoint, error) {
+	tiles, err := w.tiles(Witness, Witness)
+	if err != nil {
+		return custody.Checkpoint{}, err
+	}
+	b, err := tiles.Read(ctx, fmt.Sprintf("signed/%d", size))
+	if err != nil {
+		return custody.Checkpoint{}, fmt.Errorf("witness: %w", err)
+	}
+	text, rest, err := custody.CutSigned(b)
+	if err != nil {
+		return custody.Checkpoint{}, fmt.Errorf("witness: %w", err)
+	}
+	return custody.VerifyCheckpoint(key, origin, text, rest)
 }
 
 // Signer is the vault's signing key, as an outsider who is shown the vault sees it.
@@ -109,7 +130,11 @@ func (w *World) CheckCustody(ctx context.Context, a *Archive) (CustodyReport, er
 		if err := custody.CheckConsistency(signed, at, proof); err != nil {
 			return r, fmt.Errorf("signed checkpoint and head: %w", err)
 		}
-		r = CustodyReport{Events: f.Records, Leaves: f.Leaves, Unlogged: len(f.Unlogged), Orphans: len(f.Orphans), Signed: signed.Size}
+		witnessed, err := w.witnessed(ctx, origin, signed.Size, key)
+		if err != nil {
+			return r, err
+		}
+		r = CustodyReport{Witness: witnessed.Size, Events: f.Records, Leaves: f.Leaves, Unlogged: len(f.Unlogged), Orphans: len(f.Orphans), Signed: signed.Size}
 		if r.Unlogged == 0 {
 			break
 		}

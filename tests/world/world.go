@@ -52,6 +52,7 @@ const (
 	Tails     = "tails"
 	Custody   = "custody"
 	Heads     = "custody-head"
+	Witness   = "witness" // stands for a container of an account that others own
 	VaultKey  = "steno-wrap"
 	SignKey   = "steno-sign"
 	MasterKey = "loopback-master-key"
@@ -296,7 +297,7 @@ func (w *World) startStorage(ctx context.Context, c Config) error {
 			return fmt.Errorf("create table %s: %w", name, err)
 		}
 	}
-	for _, name := range []string{Container, Tails, Custody, Heads} {
+	for _, name := range []string{Container, Tails, Custody, Heads, Witness} {
 		c, err := container.NewClientFromConnectionString(w.Storage.ConnectionString(), name, &container.ClientOptions{ClientOptions: opts})
 		if err != nil {
 			return err
@@ -305,7 +306,7 @@ func (w *World) startStorage(ctx context.Context, c Config) error {
 			return fmt.Errorf("create container %s: %w", name, err)
 		}
 	}
-	return errors.Join(w.Storage.SetContainerDefault(Container, worm.Unlocked, 1), w.Storage.SetContainerDefault(Custody, worm.Unlocked, 1))
+	return errors.Join(w.Storage.SetContainerDefault(Container, worm.Unlocked, 1), w.Storage.SetContainerDefault(Custody, worm.Unlocked, 1), w.Storage.SetContainerDefault(Witness, worm.Unlocked, 1))
 }
 
 // roleGroups is STENO_ROLE_GROUPS for the tenant's groups.
@@ -370,6 +371,7 @@ func (w *World) startHost(ctx context.Context, c Config) error {
 		"STENO_CUSTODY_CONTAINER":      Custody,
 		"STENO_CUSTODY_HEAD_CONTAINER": Heads,
 		"STENO_SIGNING_KEY":            SignKey,
+		"STENO_WITNESS_URL":            w.Storage.BlobURL + "/" + Witness,
 	}
 	for k, v := range c.Settings {
 		w.Settings[k] = v
