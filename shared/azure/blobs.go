@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/streaming"
@@ -25,7 +26,8 @@ import (
 // blocks would need blobs/write.
 // https://learn.microsoft.com/rest/api/storageservices/authorize-with-azure-active-directory
 type Blobs struct {
-	c *container.Client
+	c    *container.Client
+	lock bool // dates of objects are locked
 }
 
 // NewBlobs returns the store over a container that exists.
@@ -39,12 +41,23 @@ var filled = []bloberror.Code{
 
 // Create costs one write operation.
 func (b *Blobs) Create(ctx context.Context, name string, body []byte) error {
-	_, err := b.c.NewBlockBlobClient(name).Upload(ctx, streaming.NopCloser(bytes.NewReader(body)), &blockblob.UploadOptions{
+	return b.CreateUntil(ctx, name, body, time.Time{})
+}
+
+// CreateUntil costs one write operation: the policy travels with the upload.
+// https://learn.microsoft.com/rest/api/storageservices/put-blob
+func (b *Blobs) CreateUntil(ctx context.Context, name string, body []byte, until time.Time) error {
+	o := &blockblob.UploadOptions{
 		AccessConditions: &blob.AccessConditions{
 			ModifiedAccessConditions: &blob.ModifiedAccessConditions{IfNoneMatch: to.Ptr(azcore.ETagAny)},
 		},
 		HTTPHeaders: &blob.HTTPHeaders{BlobContentType: to.Ptr("application/octet-stream")},
-	})
+	}
+	if until.After(time.Now()) { // storage refuses a date that has passed; then there is nothing to protect
+		o.ImmutabilityPolicyExpiryTime = to.Ptr(wholeSecond(until))
+		o.ImmutabilityPolicyMode = to.Ptr(b.mode())
+	}
+	_, err := b.c.NewBlockBlobClient(name).Upload(ctx, streaming.NopCloser(bytes.NewReader(body)), o)
 	if bloberror.HasCode(err, filled...) {
 		return evidence.ErrExists
 	}
@@ -105,29 +118,20 @@ type Tails struct{ *Blobs }
 func NewTails(c *container.Client) *Tails { return &Tails{NewBlobs(c)} }
 
 // List costs one list operation for up to 5,000 objects.
-func (t *Tails) List(ctx context.Context, prefix string) ([]evidence.TailInfo, error) {
+func (b *Blobs) List(ctx context.Context, prefix string) ([]evidence.TailInfo, error) {
 	var out []evidence.TailInfo
-	pager := t.c.NewListBlobsFlatPager(&container.ListBlobsFlatOptions{Prefix: to.Ptr(prefix)})
+	pager := b.c.NewListBlobsFlatPager(&container.ListBlobsFlatOptions{Prefix: to.Ptr(prefix)})
 	for pager.More() {
 		page, err := pager.NextPage(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("list blobs: %w", hide(err))
 		}
-		for _, b := range page.Segment.BlobItems {
-			if b.Name == nil || b.Properties == nil || b.Properties.ContentLength == nil || b.Properties.LastModified == nil {
+		for _, i := range page.Segment.BlobItems {
+			if i.Name == nil || i.Properties == nil || i.Properties.ContentLength == nil || i.Properties.LastModified == nil {
 				return nil, errors.New("list blobs: an entry without name, length or time")
 			}
-			out = append(out, evidence.TailInfo{Name: *b.Name, Size: *b.Properties.ContentLength, StoredAt: *b.Properties.LastModified})
+			out = append(out, evidence.TailInfo{Name: *i.Name, Size: *i.Properties.ContentLength, StoredAt: *i.Properties.LastModified})
 		}
 	}
 	return out, nil
-}
-
-// Delete costs nothing but the request.
-func (t *Tails) Delete(ctx context.Context, name string) error {
-	_, err := t.c.NewBlobClient(name).Delete(ctx, nil)
-	if err != nil && !bloberror.HasCode(err, bloberror.BlobNotFound) {
-		return fmt.Errorf("delete blob: %w", hide(err))
-	}
-	return nil
 }

@@ -59,6 +59,29 @@ func (k *Keys) Get(ctx context.Context, tenant teams.TenantID, unit, id string) 
 	return w, nil
 }
 
+// List costs one query for every 1,000 keys.
+func (k *Keys) List(ctx context.Context, tenant teams.TenantID, unit string) ([]evidence.WrappedKey, error) {
+	var out []evidence.WrappedKey
+	err := scan(ctx, k.t, prefix(keyPartition(tenant, unit), ""), 1000, func(r row) (bool, error) {
+		var w evidence.WrappedKey
+		if err := json.Unmarshal(r.Data, &w); err != nil {
+			return false, fmt.Errorf("read key: %w", err)
+		}
+		w.ID = r.RowKey // what is listed is what can be deleted, whatever the row says of itself
+		out = append(out, w)
+		return true, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list keys: %w", err)
+	}
+	return out, nil
+}
+
+// Delete costs one operation.
+func (k *Keys) Delete(ctx context.Context, tenant teams.TenantID, unit, id string) error {
+	return remove(ctx, k.t, keyPartition(tenant, unit), id)
+}
+
 // Vault wraps with a Key Vault key. The public half is cached, so wrapping costs
 // nothing; an unwrap is one vault operation and one line in the vault's log.
 type Vault struct {

@@ -13,7 +13,7 @@ import (
 )
 
 // Tables are the tables Steno keeps.
-var Tables = []string{TableConversations, TableByTime, TableByPerson, TablePlan, TableRoster, TableCustody, TableKeys}
+var Tables = []string{TableConversations, TableByTime, TableByPerson, TablePlan, TableRoster, TableCustody, TableKeys, TableMatters, TableApprovals, TableDispositions}
 
 // The names of the tables. Keys has one of its own, because only few identities may
 // read it and one alone may delete from it.
@@ -25,6 +25,9 @@ const (
 	TableRoster        = "roster"
 	TableCustody       = "custody"
 	TableKeys          = "keys"
+	TableMatters       = "matters"
+	TableApprovals     = "approvals"
+	TableDispositions  = "dispositions"
 )
 
 // row is what every entity looks like here: a document in one property. Data is

@@ -51,6 +51,7 @@ type Pack struct {
 	Bytes   []byte
 	SHA256  [sha256.Size]byte // of Bytes
 	Members []Member
+	Until   time.Time // Retain Until, as that of Sealed
 }
 
 // Member is where a sealed object lies in a pack.
@@ -134,7 +135,7 @@ func (s *Store) PutPack(ctx context.Context, p Pack) error {
 	if id, _, err := parsePackHeader(p.Bytes); err != nil || id != scope.Object {
 		return fmt.Errorf("put pack %s: %w: the bytes are not those packed under this name", p.Ref.Object, ErrCorrupt)
 	}
-	if err := s.c.Blobs.Create(ctx, p.Ref.name(), p.Bytes); err != nil {
+	if err := s.create(ctx, p.Ref.name(), p.Bytes, p.Until); err != nil {
 		return fmt.Errorf("put pack %s: %w", p.Ref.Object, err)
 	}
 	return nil

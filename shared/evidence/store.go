@@ -87,6 +87,9 @@ type Sealed struct {
 	// Commit binds the plain bytes and tells nothing of them; see Commitment. It is not
 	// known of objects that were read back without their key.
 	Commit [sha256.Size]byte
+	// Until is the Retain Until that the object gets when it is put. Zero leaves it to the
+	// container's default.
+	Until time.Time
 }
 
 // Commitment binds plain bytes, given by their SHA-256, without telling anything of them:
@@ -136,7 +139,7 @@ func (s *Store) Put(ctx context.Context, o Sealed) error {
 	if err := o.check(); err != nil {
 		return fmt.Errorf("put %s: %w", o.Ref.Object, err)
 	}
-	if err := s.c.Blobs.Create(ctx, o.Ref.name(), o.Bytes); err != nil {
+	if err := s.create(ctx, o.Ref.name(), o.Bytes, o.Until); err != nil {
 		return fmt.Errorf("put %s: %w", o.Ref.Object, err)
 	}
 	return nil

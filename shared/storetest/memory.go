@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -27,19 +26,28 @@ import (
 
 var (
 	_ evidence.Blobs       = (*Blobs)(nil)
+	_ evidence.Dated       = (*Blobs)(nil)
+	_ evidence.Governor    = (*Blobs)(nil)
 	_ evidence.Tails       = (*Tails)(nil)
-	_ evidence.Keys        = (*Keys)(nil)
+	_ evidence.KeyRing     = (*Keys)(nil)
 	_ evidence.Vault       = (*Vault)(nil)
 	_ conversation.Catalog = (*Catalog)(nil)
 	_ conversation.Calls   = (*Catalog)(nil)
 	_ policy.Roster        = (*Roster)(nil)
+	_ policy.Matters       = (*Matters)(nil)
+	_ policy.Approvals     = (*Approvals)(nil)
+	_ policy.Dispositions  = (*Dispositions)(nil)
 	_ custody.Trail        = (*Trail)(nil)
 )
 
 // Blobs is a write-once store. Its zero value is empty and ready.
 type Blobs struct {
-	mu sync.Mutex
-	m  map[string][]byte
+	mu        sync.Mutex
+	m         map[string][]byte
+	protected map[string]evidence.Protection
+	// Clock is the clock of storage, time.Now if nil; Lock locks the dates it sets.
+	Clock func() time.Time
+	Lock  bool
 }
 
 // Create implements evidence.Blobs.
@@ -104,7 +112,7 @@ func (b *Blobs) Tamper(name string, body []byte) {
 	b.m[name] = slices.Clone(body)
 }
 
-// Keys is an insert-only key store. Its zero value is empty and ready.
+// Keys is a key store. Its zero value is empty and ready.
 type Keys struct {
 	mu sync.Mutex
 	m  map[string]evidence.WrappedKey
@@ -307,24 +315,3 @@ func (r *Roster) Apply(_ context.Context, c policy.Change) error {
 
 // Tails is a short-lived store. Its zero value is empty and ready.
 type Tails struct{ Blobs }
-
-// List implements evidence.Tails.
-func (t *Tails) List(_ context.Context, prefix string) ([]evidence.TailInfo, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	var out []evidence.TailInfo
-	for _, n := range slices.Sorted(maps.Keys(t.m)) {
-		if strings.HasPrefix(n, prefix) {
-			out = append(out, evidence.TailInfo{Name: n, Size: int64(len(t.m[n])), StoredAt: time.Now()})
-		}
-	}
-	return out, nil
-}
-
-// Delete implements evidence.Tails.
-func (t *Tails) Delete(_ context.Context, name string) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	delete(t.m, name)
-	return nil
-}

@@ -1,0 +1,36 @@
+package azure_test
+
+import (
+	"testing"
+
+	"steno/shared/azure"
+	"steno/shared/evidence"
+	rosters "steno/shared/policy"
+	"steno/shared/storetest"
+)
+
+func TestDatesAndHoldsOfBlobs(t *testing.T) {
+	storetest.TestGovernor(t, false, func(*testing.T) storetest.Governed { return azure.NewBlobs(free) })
+}
+
+func TestLockedDatesOfBlobs(t *testing.T) {
+	storetest.TestGovernor(t, true, func(*testing.T) storetest.Governed { return azure.NewBlobs(free).Locking() })
+}
+
+func TestKeyRingInTables(t *testing.T) {
+	storetest.TestKeyRing(t, func(*testing.T) evidence.KeyRing { return azure.NewKeys(tables) })
+}
+
+func TestMattersInTables(t *testing.T) {
+	storetest.TestMatters(t, func(*testing.T) rosters.Matters { return azure.NewMatters(storetest.NewTenant(), tables) })
+}
+
+func TestApprovalsInTables(t *testing.T) {
+	storetest.TestApprovals(t, func(*testing.T) rosters.Approvals { return azure.NewApprovals(storetest.NewTenant(), tables) })
+}
+
+func TestDispositionsInTables(t *testing.T) {
+	storetest.TestDispositions(t, func(*testing.T) rosters.Dispositions {
+		return azure.NewDispositions(storetest.NewTenant(), tables)
+	})
+}

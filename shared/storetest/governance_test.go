@@ -1,0 +1,31 @@
+package storetest_test
+
+import (
+	"testing"
+
+	"steno/shared/evidence"
+	"steno/shared/policy"
+	"steno/shared/storetest"
+)
+
+func TestGovernorInMemory(t *testing.T) {
+	for _, lock := range []bool{false, true} {
+		storetest.TestGovernor(t, lock, func(*testing.T) storetest.Governed { return &storetest.Blobs{Lock: lock} })
+	}
+}
+
+func TestKeyRingInMemory(t *testing.T) {
+	storetest.TestKeyRing(t, func(*testing.T) evidence.KeyRing { return new(storetest.Keys) })
+}
+
+func TestMattersInMemory(t *testing.T) {
+	storetest.TestMatters(t, func(*testing.T) policy.Matters { return new(storetest.Matters) })
+}
+
+func TestApprovalsInMemory(t *testing.T) {
+	storetest.TestApprovals(t, func(*testing.T) policy.Approvals { return new(storetest.Approvals) })
+}
+
+func TestDispositionsInMemory(t *testing.T) {
+	storetest.TestDispositions(t, func(*testing.T) policy.Dispositions { return new(storetest.Dispositions) })
+}
