@@ -380,7 +380,7 @@ func (e *Exporter) storeAll(ctx context.Context, first bool, heads map[conversat
 				s, err := e.storeConversation(gctx, first, heads[id], part)
 				mu.Lock()
 				bound = append(bound, s.bound...)
-				if err == nil {
+				if err == nil && s.facts.ID != "" {
 					touched = append(touched, s.facts)
 					added += s.added
 				}

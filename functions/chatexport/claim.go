@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -38,6 +39,11 @@ func (e *Exporter) storeConversation(ctx context.Context, first bool, h conversa
 			if slice, err = e.catalog.Slice(ctx, h.Conversation); err != nil {
 				return out, err
 			}
+		}
+		if slice.Conversation.Disposed != nil {
+			// What was erased must not come back by the next pass over the same stretch.
+			e.log.WarnContext(ctx, "versions of a disposed conversation left out", slog.String("conversation", string(h.Conversation)), slog.Int("versions", len(messages)))
+			return out, nil
 		}
 		dropped, completed, err := e.settle(ctx, h, slice, bytesOf)
 		if err != nil {

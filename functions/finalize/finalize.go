@@ -156,7 +156,7 @@ func (f *Finalizer) check(ctx context.Context, n conversation.LegNotice) error {
 	if err != nil {
 		return err
 	}
-	if leg, known := call.Leg(n.Leg); known && leg.State == conversation.LegSealed {
+	if leg, known := call.Leg(n.Leg); known && leg.State == conversation.LegSealed || call.Conversation.Disposed != nil {
 		return nil
 	}
 	tails, err := f.evidence.Tails(ctx, n.Tenant, string(n.Leg))
@@ -188,6 +188,9 @@ func (f *Finalizer) ended(ctx context.Context, n conversation.LegNotice) error {
 	if leg, known := call.Leg(n.Leg); known && leg.State == conversation.LegSealed {
 		return f.dropTails(ctx, n, leg) // a repetition: what may be left is to tidy up
 	}
+	if call.Conversation.Disposed != nil {
+		return fmt.Errorf("%w: leg %s of a call that is disposed", funchost.ErrPoison, n.Leg)
+	}
 	return f.seal(ctx, n, false)
 }
 
@@ -202,6 +205,9 @@ func (f *Finalizer) update(ctx context.Context, n conversation.LegNotice, do cha
 		call, err := f.calls.Call(ctx, key)
 		if err != nil {
 			return err
+		}
+		if call.Conversation.Disposed != nil {
+			return fmt.Errorf("%w: leg %s of a call that is disposed", funchost.ErrPoison, n.Leg)
 		}
 		conv, leg := f.draft(call, n)
 		do(&conv, &leg, &call)

@@ -34,3 +34,9 @@ func TestDispositionsInTables(t *testing.T) {
 		return azure.NewDispositions(storetest.NewTenant(), tables)
 	})
 }
+
+func TestGravesInTables(t *testing.T) {
+	storetest.TestGraves(t, func(*testing.T) storetest.Cemetery {
+		return azure.NewCatalog(storetest.NewTenant(), tables)
+	})
+}

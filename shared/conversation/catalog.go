@@ -12,6 +12,9 @@ import (
 // ErrConflict says that a slice changed since it was read. Read it again and decide anew.
 var ErrConflict = errors.New("catalog: slice changed meanwhile")
 
+// ErrNoConversation says that the catalog has no conversation of that id.
+var ErrNoConversation = errors.New("catalog: no such conversation")
+
 // Catalog is the register of conversations and of export windows: where they are
 // found by time, by person and by thread, always as range queries.
 //

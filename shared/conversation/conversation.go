@@ -96,6 +96,8 @@ type Conversation struct {
 	Custodians   []teams.PersonID `json:"custodians,omitempty"` // recorded users whose export returned it
 	// Call is set if the conversation is a call.
 	Call *CallFacts `json:"call,omitempty"`
+	// Disposed is set if nothing but this is left of it.
+	Disposed *Disposed `json:"disposed,omitempty"`
 }
 
 // VersionKey identifies a version of a message within its conversation's thread.

@@ -37,6 +37,21 @@ const (
 	SystemRead   Action = "system-read"   // a function read content for a purpose of its own
 	KeyChanged   Action = "key"           // another key signs the log's checkpoints; see KeyChange
 	Sealed       Action = "seal"          // evidence was stored for good; Objects binds it
+
+	Hold           Action = "hold"            // a legal hold was placed
+	ReleaseRequest Action = "release-request" // its release was asked for
+	Release        Action = "release"         // two persons released it; its grace period begins
+	HoldSet        Action = "hold-set"        // storage holds objects that a matter covers
+	HoldLifted     Action = "hold-lifted"     // storage holds them no more
+	Retain         Action = "retain"          // Retain Until of objects was moved on
+	Requested      Action = "request"         // something was asked for that needs two persons
+	Approved       Action = "approve"         // a second person agreed
+	Dispose        Action = "dispose"         // what is due is about to be destroyed
+	Erase          Action = "erase"           // what two persons agreed to erase is about to be destroyed
+	EraseRefused   Action = "erase-refused"   // an erasure was refused, and on which ground
+	DisposeRefused Action = "dispose-refused" // nothing was disposed, and why
+	Disposed       Action = "disposed"        // it is destroyed: how much, and under which keys
+	Certified      Action = "certificate"     // a certificate of disposition was stored
 )
 
 // Event is one entry of the trail. It names items by id and holds no content, no

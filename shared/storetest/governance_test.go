@@ -29,3 +29,7 @@ func TestApprovalsInMemory(t *testing.T) {
 func TestDispositionsInMemory(t *testing.T) {
 	storetest.TestDispositions(t, func(*testing.T) policy.Dispositions { return new(storetest.Dispositions) })
 }
+
+func TestGravesInMemory(t *testing.T) {
+	storetest.TestGraves(t, func(*testing.T) storetest.Cemetery { return new(storetest.Catalog) })
+}
