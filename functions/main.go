@@ -134,7 +134,7 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 		return err
 	}
 	order := sequencer.New(sequencer.Config{Tenant: s.tenant, SignEvery: s.signEvery, Witnesses: witnesses}, trail.Trail, tiles, azure.NewSigner(keys, s.signingKey, []string{vault.Host}), log)
-	web, err := portal.New(portalConfig(s), portal.Stores{Catalog: catalog, Calls: catalog, Roster: roster, Evidence: store, Trail: trail}, log)
+	web, err := portal.New(portalConfig(s), portal.Stores{Catalog: catalog, Calls: catalog, Roster: roster, Matters: azure.NewMatters(s.tenant, tables), Requests: azure.NewApprovals(s.tenant, tables), Evidence: store, Trail: trail}, log)
 	if err != nil {
 		return err
 	}

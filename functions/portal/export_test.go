@@ -17,7 +17,16 @@ const (
 	MaxWaiting        = maxWaiting
 )
 
-// Patterns lists the routes of the API below Base + "/v1/".
+// Changes lists the routes that change something.
+func Changes() []string {
+	var out []string
+	for _, rt := range apiChanges {
+		out = append(out, rt.pattern)
+	}
+	return out
+}
+
+// Patterns lists the routes of the API below Base + "/v1/" that change nothing.
 func Patterns() []string {
 	var out []string
 	for _, rt := range apiRoutes {

@@ -15,7 +15,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
@@ -59,6 +58,8 @@ type Stores struct {
 	Catalog  conversation.Catalog
 	Calls    conversation.Calls
 	Roster   policy.Roster
+	Matters  policy.Matters
+	Requests policy.Approvals
 	Evidence evidenceStore
 	Trail    custody.Log
 }
@@ -111,12 +112,23 @@ type route struct {
 	handle  func(p *Portal, w http.ResponseWriter, r *http.Request, c caller) error
 }
 
-// apiRoutes are the routes of the API, all of them GET.
+// apiChanges are the routes of the API that change something, all of them POST: they take
+// a JSON object under a bearer token, from the pages' own origin if from a browser.
+var apiChanges = []route{
+	{"matters", false, (*Portal).placeHold},
+	{"matters/{matter}/release", false, (*Portal).requestRelease},
+	{"approvals/{request}/approve", false, (*Portal).approve},
+	{"approvals/{request}/reject", false, (*Portal).reject},
+}
+
+// apiRoutes are the routes of the API that change nothing, all of them GET.
 var apiRoutes = []route{
 	{"session", false, (*Portal).session},
 	{"people", false, (*Portal).people},
 	{"custody", false, (*Portal).trail},
 	{"custody.csv", false, (*Portal).trailTable},
+	{"matters", false, (*Portal).matters},
+	{"approvals", false, (*Portal).approvals},
 	{"conversations", false, (*Portal).list},
 	{"threads/{thread}/conversations", false, (*Portal).thread},
 	{"conversations/{id}", false, (*Portal).conversation},
@@ -137,6 +149,10 @@ func (p *Portal) routes() http.Handler {
 	for _, rt := range apiRoutes {
 		mux.HandleFunc("GET "+p.config.Base+"/v1/"+rt.pattern, func(w http.ResponseWriter, r *http.Request) { p.serve(w, r, rt) })
 	}
+	for _, rt := range apiChanges {
+		mux.HandleFunc("POST "+p.config.Base+"/v1/"+rt.pattern, func(w http.ResponseWriter, r *http.Request) { p.serve(w, r, rt) })
+	}
+	mux.HandleFunc("POST "+p.config.Base+"/", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusMethodNotAllowed) })
 	mux.HandleFunc("GET "+p.config.Base+"/v1/", func(w http.ResponseWriter, r *http.Request) { p.fail(w, r, errNotFound) })
 	mux.HandleFunc("GET "+p.config.Base+"/v1/openapi.json", p.openapi)
 	mux.HandleFunc("GET "+p.config.Base+"/config.json", p.publicConfig)
@@ -189,7 +205,7 @@ var (
 	errUnavailable  = &problem{Status: http.StatusServiceUnavailable, Title: "Unavailable", Detail: "Try again in a moment."}
 )
 
-func badRequest(detail string) error {
+func badRequest(detail string) *problem {
 	return &problem{Status: http.StatusBadRequest, Title: "Bad request", Detail: detail}
 }
 
@@ -231,8 +247,8 @@ func (p *Portal) reply(w http.ResponseWriter, v any) error {
 }
 
 // guard sets the headers that every response carries, and refuses what a browser
-// would send from another site. There are no cookies, no CORS and no route that
-// changes anything.
+// would send from another site. There are no cookies and no CORS, and nothing is changed
+// but by a POST of JSON.
 func guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -246,14 +262,16 @@ func guard(next http.Handler) http.Handler {
 		h.Set("Cache-Control", "no-store, private")
 		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; sandbox")
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			status := http.StatusMethodNotAllowed
 			site := r.Header.Get("Sec-Fetch-Site")
 			if r.Method == http.MethodOptions || (site != "" && site != "same-origin") ||
-				!strings.HasPrefix(r.Header.Get("Content-Type"), "application/json") || r.Header.Get("Origin") != "" && site == "" {
-				status = http.StatusForbidden
+				r.Header.Get("Content-Type") != "application/json" || r.Header.Get("Origin") != "" && site == "" {
+				w.WriteHeader(http.StatusForbidden)
+				return
 			}
-			w.WriteHeader(status)
-			return
+			if r.Method != http.MethodPost {
+				w.WriteHeader(http.StatusMethodNotAllowed)
+				return
+			}
 		}
 		next.ServeHTTP(w, r)
 	})

@@ -40,6 +40,7 @@ const (
 	adam  = teams.PersonID("a0000000-0000-4000-8000-000000000006") // administrator
 	aida  = teams.PersonID("a0000000-0000-4000-8000-000000000007") // auditor
 	uma   = teams.PersonID("a0000000-0000-4000-8000-000000000008") // administrator and compliance officer
+	cora  = teams.PersonID("a0000000-0000-4000-8000-00000000000a") // compliance officer too
 	otto  = teams.PersonID("a0000000-0000-4000-8000-000000000009") // nothing
 
 	northThread = teams.ThreadID("19:north@thread.v2")
@@ -174,6 +175,8 @@ type world struct {
 	entra    *entra.Entra
 	login    *httptest.Server
 	roster   storetest.Roster
+	matters  storetest.Matters
+	requests storetest.Approvals
 	catalog  *watchedCatalog
 	blobs    *watchedBlobs
 	tails    storetest.Tails
@@ -233,7 +236,7 @@ func newWorld(t *testing.T) *world {
 func (w *world) open(c portal.Config) http.Handler {
 	w.t.Helper()
 	h, err := portal.New(c, portal.Stores{
-		Catalog: w.catalog, Calls: w.catalog, Roster: &w.roster, Evidence: w.evidence, Trail: custody.Log{Trail: w.trail, Now: w.clock.Now},
+		Catalog: w.catalog, Calls: w.catalog, Roster: &w.roster, Matters: &w.matters, Requests: &w.requests, Evidence: w.evidence, Trail: custody.Log{Trail: w.trail, Now: w.clock.Now},
 	}, slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	if err != nil {
 		w.t.Fatal(err)
@@ -249,7 +252,7 @@ func (w *world) staff() {
 	change := policy.Change{At: joined, Opened: []policy.Period{
 		open(rita, policy.RecordedUser, "north"), open(sven, policy.RecordedUser, "south"),
 		open(nora, policy.Supervisor, "north"), open(saul, policy.Supervisor, "south"),
-		open(carla, policy.ComplianceOfficer, ""), open(adam, policy.Administrator, ""), open(aida, policy.Auditor, ""),
+		open(carla, policy.ComplianceOfficer, ""), open(cora, policy.ComplianceOfficer, ""), open(adam, policy.Administrator, ""), open(aida, policy.Auditor, ""),
 		open(uma, policy.Administrator, ""), open(uma, policy.ComplianceOfficer, ""),
 	}}
 	for i, id := range []teams.PersonID{rita, sven, nora, saul, carla, adam, aida, uma} {

@@ -46,6 +46,7 @@ const (
 	Retain         Action = "retain"          // Retain Until of objects was moved on
 	Requested      Action = "request"         // something was asked for that needs two persons
 	Approved       Action = "approve"         // a second person agreed
+	Rejected       Action = "reject"          // what was asked for will not be done
 	Dispose        Action = "dispose"         // what is due is about to be destroyed
 	Erase          Action = "erase"           // what two persons agreed to erase is about to be destroyed
 	EraseRefused   Action = "erase-refused"   // an erasure was refused, and on which ground

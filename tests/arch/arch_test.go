@@ -46,7 +46,7 @@ var arrows = map[string]string{
 	"functions/exportplan":        "shared/teams shared/policy shared/conversation",
 	// msgraph for its raw pages and its judgment of errors, funchost for ErrPoison.
 	"functions/chatexport": "shared/teams shared/policy shared/conversation shared/custody shared/evidence shared/msgraph functions/internal/funchost",
-	"functions/portal":     "shared/teams shared/policy shared/conversation shared/evidence shared/custody shared/media shared/bearer",
+	"functions/portal":     "shared/teams shared/rawjson shared/policy shared/conversation shared/evidence shared/custody shared/media shared/bearer",
 	"functions/sequencer":  "shared/teams shared/custody",
 	"functions/finalize":   "shared/teams shared/policy shared/conversation shared/evidence shared/custody shared/media functions/internal/funchost",
 	"functions":            "*",

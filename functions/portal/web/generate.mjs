@@ -60,22 +60,32 @@ function answer(operation) {
   return typeOf(content.schema, "    ");
 }
 
+function entry(path, operation, more) {
+  return [
+    `  /** ${operation.summary} */`,
+    `  ${JSON.stringify(path)}: {`,
+    `    path: ${parameters(operation, "path")};`,
+    `    query: ${parameters(operation, "query")};`,
+    ...more,
+    `    answer: ${answer(operation)};`,
+    "  };",
+  ];
+}
+
 function generate() {
   const out = ["// Generated from openapi.json by generate.mjs; do not edit.\n"];
   for (const [name, schema] of Object.entries(document.components.schemas)) {
     const type = typeOf(schema, "");
     out.push(type.startsWith("{") ? `export interface ${name} ${type}\n` : `export type ${name} = ${type};\n`);
   }
-  out.push("/** Every path of the API, with what a GET of it takes and answers. */\nexport interface Paths {");
-  for (const [path, item] of Object.entries(document.paths)) {
-    out.push(
-      `  /** ${item.get.summary} */`,
-      `  ${JSON.stringify(path)}: {`,
-      `    path: ${parameters(item.get, "path")};`,
-      `    query: ${parameters(item.get, "query")};`,
-      `    answer: ${answer(item.get)};`,
-      "  };",
-    );
+  out.push("/** Every path of the API that can be read, with what a GET of it takes and answers. */\nexport interface Paths {");
+  for (const [path, { get }] of Object.entries(document.paths)) {
+    if (get) out.push(...entry(path, get, []));
+  }
+  out.push("}\n");
+  out.push("/** Every path of the API that changes something, with what a POST to it takes and answers. */\nexport interface Changes {");
+  for (const [path, { post }] of Object.entries(document.paths)) {
+    if (post) out.push(...entry(path, post, [`    body: ${typeOf(post.requestBody.content["application/json"].schema, "    ")};`]));
   }
   out.push("}\n");
   return out.join("\n");

@@ -240,7 +240,67 @@ export interface CustodyTrail {
   cursor?: string;
 }
 
-/** Every path of the API, with what a GET of it takes and answers. */
+export interface Matter {
+  id: string;
+  title: string;
+  custodians?: string[];
+  conversations?: string[];
+  from?: string;
+  to?: string;
+  state: "placed" | "releaseRequested" | "released" | "lifted";
+  placedBy: string;
+  placedAt: string;
+  request?: string;
+  releasedAt?: string;
+  liftedAt?: string;
+}
+
+export interface Matters {
+  matters: Matter[];
+}
+
+export interface ApprovalRequest {
+  request: string;
+  action: "release-hold" | "erase" | "export" | "dispose";
+  ids: string[];
+  parameters: {
+    matter?: string;
+    ground?: string;
+    notLocked?: string;
+  };
+  reason: string;
+  requester: string;
+  madeAt: string;
+  expires: string;
+  state: "pending" | "approved" | "executed" | "refused";
+  approver?: string;
+  approvedAt?: string;
+  outcome?: string;
+}
+
+export interface ApprovalRequests {
+  requests: ApprovalRequest[];
+}
+
+export interface PlaceHold {
+  title: string;
+  custodians?: string[];
+  conversations?: string[];
+  from?: string;
+  to?: string;
+}
+
+export interface Reason {
+  reason: string;
+}
+
+export interface Approve {
+  request: string;
+}
+
+export type Reject = Record<never, never>;
+
+/** Every path of the API that can be read, with what a GET of it takes and answers. */
 export interface Paths {
   /** who the caller is and what she may do */
   "/session": {
@@ -393,5 +453,55 @@ export interface Paths {
     };
     query: Record<never, never>;
     answer: Blob;
+  };
+  /** legal holds, the newest first */
+  "/matters": {
+    path: Record<never, never>;
+    query: Record<never, never>;
+    answer: Matters;
+  };
+  /** requests that wait for a second person or for their time */
+  "/approvals": {
+    path: Record<never, never>;
+    query: Record<never, never>;
+    answer: ApprovalRequests;
+  };
+}
+
+/** Every path of the API that changes something, with what a POST to it takes and answers. */
+export interface Changes {
+  /** place a legal hold */
+  "/matters": {
+    path: Record<never, never>;
+    query: Record<never, never>;
+    body: PlaceHold;
+    answer: Matter;
+  };
+  /** ask for the end of a legal hold */
+  "/matters/{matter}/release": {
+    path: {
+      matter: string;
+    };
+    query: Record<never, never>;
+    body: Reason;
+    answer: ApprovalRequest;
+  };
+  /** agree, as a second person, to exactly the request of this digest */
+  "/approvals/{request}/approve": {
+    path: {
+      request: string;
+    };
+    query: Record<never, never>;
+    body: Approve;
+    answer: ApprovalRequest;
+  };
+  /** say that a request will not be granted */
+  "/approvals/{request}/reject": {
+    path: {
+      request: string;
+    };
+    query: Record<never, never>;
+    body: Reject;
+    answer: ApprovalRequest;
   };
 }
