@@ -67,7 +67,15 @@ func (p *Portal) approvals(w http.ResponseWriter, r *http.Request, c caller) err
 	if err := p.note(r.Context(), c, custody.List, "approvals", fmt.Sprintf("%d requests", len(out))); err != nil {
 		return err
 	}
-	return p.reply(w, map[string]any{"requests": out})
+	var known []teams.PersonID
+	for _, a := range out {
+		known = append(known, a.Requester, a.Approver)
+	}
+	people, err := p.called(r.Context(), known...)
+	if err != nil {
+		return err
+	}
+	return p.reply(w, map[string]any{"requests": out, "people": people})
 }
 
 // waiting reads a request that the caller, a compliance officer, is to decide on.

@@ -56,7 +56,15 @@ func (p *Portal) matters(w http.ResponseWriter, r *http.Request, c caller) error
 	if err := p.note(r.Context(), c, custody.List, "matters", fmt.Sprintf("%d matters", len(all))); err != nil {
 		return err
 	}
-	return p.reply(w, map[string]any{"matters": append([]policy.Matter{}, all...)})
+	var known []teams.PersonID
+	for _, m := range all {
+		known = append(append(known, m.PlacedBy), m.Custodians...)
+	}
+	people, err := p.called(r.Context(), known...)
+	if err != nil {
+		return err
+	}
+	return p.reply(w, map[string]any{"matters": append([]policy.Matter{}, all...), "people": people})
 }
 
 type holdRequest struct {

@@ -3,6 +3,7 @@ package portal
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -89,6 +90,31 @@ func (p *Portal) lookUp(ctx context.Context, wanted map[teams.PersonID]bool) (ma
 	out := make(map[teams.PersonID]string, len(wanted))
 	for id := range wanted {
 		out[id] = n.known[id]
+	}
+	return out, nil
+}
+
+// named is what the roster calls a person.
+type named struct {
+	ID   teams.PersonID `json:"id"`
+	Name string         `json:"name"`
+}
+
+// called lists what the roster calls each of the people, once and by id. Whom it does not
+// know it leaves out.
+func (p *Portal) called(ctx context.Context, ids ...teams.PersonID) ([]named, error) {
+	ids = slices.DeleteFunc(slices.Clone(ids), func(id teams.PersonID) bool { return id == "" })
+	slices.Sort(ids)
+	ids = slices.Compact(ids)
+	known, err := p.stores.Roster.People(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	out := []named{}
+	for _, id := range ids {
+		if f, ok := known[id]; ok {
+			out = append(out, named{id, visible(f.DisplayName)})
+		}
 	}
 	return out, nil
 }

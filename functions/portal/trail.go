@@ -43,7 +43,8 @@ type trailQuery struct {
 type trailAnswer struct {
 	Events []custody.Record `json:"events"`
 	// Cursor continues the listing; absent when everything was looked through.
-	Cursor string `json:"cursor,omitempty"`
+	Cursor string  `json:"cursor,omitempty"`
+	People []named `json:"people"` // what the actors are called
 }
 
 func (p *Portal) readTrailQuery(v url.Values) (trailQuery, error) {
@@ -155,6 +156,13 @@ func (p *Portal) noteTrail(ctx context.Context, c caller, n int) error {
 func (p *Portal) trail(w http.ResponseWriter, r *http.Request, c caller) error {
 	a, err := p.readTrail(r, c)
 	if err != nil {
+		return err
+	}
+	var actors []teams.PersonID
+	for _, e := range a.Events {
+		actors = append(actors, e.Actor)
+	}
+	if a.People, err = p.called(r.Context(), actors...); err != nil {
 		return err
 	}
 	return p.reply(w, a)

@@ -40,11 +40,13 @@ var (
 	ben    = person{id: id(3), name: "Ben Carter", upn: "ben@contoso.example", roles: []policy.Period{recorded("rates")}}
 	sofia  = person{id: id(4), name: "Sofia Lindqvist", upn: "sofia@contoso.example", roles: []policy.Period{{Role: policy.Supervisor, Desk: "equities"}}}
 	omar   = person{id: id(5), name: "Omar Haddad", upn: "omar@contoso.example", roles: []policy.Period{{Role: policy.ComplianceOfficer}}}
+	ines   = person{id: id(9), name: "Ines Duarte", upn: "ines@contoso.example", roles: []policy.Period{{Role: policy.ComplianceOfficer}}}
+	aida   = person{id: id(10), name: "Aida Kovac", upn: "aida@contoso.example", roles: []policy.Period{{Role: policy.Auditor}}}
 	nina   = person{id: id(6), name: "Nina Weber", upn: "nina@contoso.example", roles: []policy.Period{{Role: policy.Administrator}}}
 	paul   = person{id: id(7), name: "Paul Novak", upn: "paul@contoso.example"}
 	guest  = person{id: id(8), name: "Grace Kim", upn: "grace@fabrikam.example"}
 
-	everybody = []person{amara, chiara, ben, sofia, omar, nina, paul}
+	everybody = []person{amara, chiara, ben, sofia, omar, ines, aida, nina, paul}
 )
 
 func id(n int) teams.PersonID {
@@ -64,6 +66,8 @@ type archive struct {
 	t        *testing.T
 	catalog  storetest.Catalog
 	roster   storetest.Roster
+	matters  storetest.Matters
+	requests storetest.Approvals
 	trail    storetest.Trail
 	evidence *evidence.Store
 }
@@ -95,7 +99,7 @@ func newArchive(t *testing.T) *archive {
 }
 
 func (a *archive) stores() portal.Stores {
-	return portal.Stores{Catalog: &a.catalog, Calls: &a.catalog, Roster: &a.roster, Evidence: a.evidence, Trail: custody.Log{Trail: &a.trail}}
+	return portal.Stores{Catalog: &a.catalog, Calls: &a.catalog, Roster: &a.roster, Matters: &a.matters, Requests: &a.requests, Evidence: a.evidence, Trail: custody.Log{Trail: &a.trail}}
 }
 
 // raw is one version of a message as Graph sends it. Extra members win.

@@ -65,7 +65,7 @@ func TestPages(t *testing.T) {
 	if shots == "" {
 		shots = t.TempDir()
 	}
-	cmd := exec.CommandContext(ctx, "node", "--test", "--test-reporter=./reporter.mjs", "--test-concurrency=1", "pages.test.mjs", "calls.test.mjs")
+	cmd := exec.CommandContext(ctx, "node", "--test", "--test-reporter=./reporter.mjs", "--test-concurrency=1", "pages.test.mjs", "calls.test.mjs", "control.test.mjs")
 	cmd.Env = append(os.Environ(), "ORIGIN="+serve(t, a), "STORY="+string(told), "CHROMIUM="+chromium(t), "SCREENSHOTS="+shots)
 	cmd.WaitDelay = 5 * time.Second
 	var complaints bytes.Buffer

@@ -39,7 +39,7 @@ export async function visit(options = {}) {
     const response = await request.response();
     const type = response.headers()["content-type"] ?? "";
     try {
-      seen.complaints.push(...answerFaults(request.url(), response.status(), type, type.includes("json") ? await response.text() : ""));
+      seen.complaints.push(...answerFaults(request.method(), request.url(), response.status(), type, type.includes("json") ? await response.text() : ""));
     } catch (e) {
       // A page that was left takes its answers with it.
       if (!/No resource|No data found|has been closed|Target page/.test(String(e))) seen.complaints.push(String(e));

@@ -403,7 +403,7 @@ describe("portal", { concurrency: 2 }, () => {
 
   test("pages reflow at 320 px, in dark and in forced colors", async () => {
     const { page, context, seen } = await signedIn("Omar Haddad", { viewport: { width: 320, height: 640 }, colorScheme: "dark", reducedMotion: "reduce" });
-    for (const [path, name] of [["/steno/", "list"], [conversation(story.desk), "conversation"], [conversation(story.hostile), "hostile"], ["/steno/people", "people"]]) {
+    for (const [path, name] of [["/steno/", "list"], [conversation(story.desk), "conversation"], [conversation(story.hostile), "hostile"], ["/steno/people", "people"], ["/steno/trail", "trail"]]) {
       await page.goto(origin + path);
       await page.locator("main :is(table, article)").first().waitFor();
       const width = await page.evaluate(() => document.documentElement.scrollWidth);

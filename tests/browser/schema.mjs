@@ -28,8 +28,8 @@ function* faults(schema, value, at) {
   }
 }
 
-/** What is wrong with an answer to a GET of this address; nothing for addresses outside the API. */
-export function answerFaults(url, status, type, text) {
+/** What is wrong with an answer to a request of this address; nothing for addresses outside the API. */
+export function answerFaults(method, url, status, type, text) {
   const { pathname } = new URL(url);
   if (!pathname.startsWith(`${base}/`)) return [];
   const parts = pathname.slice(base.length).split("/");
@@ -38,7 +38,8 @@ export function answerFaults(url, status, type, text) {
     return names.length === parts.length && names.every((n, i) => n.startsWith("{") || n === parts[i]);
   });
   if (!path) return [`${pathname} is not described`];
-  const content = document.paths[path].get.responses[status]?.content?.[type.split(";")[0]];
+  const kinds = document.paths[path][method.toLowerCase()]?.responses[status]?.content;
+  const content = kinds?.[type] ?? kinds?.[type.split(";")[0]];
   if (!content) return [`${path} answers ${status} as ${type}, which is not described`];
   if (!type.includes("json")) return [];
   return [...faults(content.schema, JSON.parse(text), `${path} ${status}`)];

@@ -2,14 +2,17 @@ import { Button, FluentProvider, Menu, MenuItem, MenuList, MenuPopover, MenuTrig
 import { useCallback, useEffect, useMemo, useRef, useState, useSyncExternalStore } from "react";
 import { Link, Route, Router, Switch, useLocation } from "wouter";
 import { Api } from "./api";
+import { ApprovalsPage } from "./Approvals";
 import { base } from "./base";
 import { ConversationPage } from "./Conversation";
 import { ConversationsPage } from "./Conversations";
+import { HoldsPage } from "./Holds";
 import { type Portal, PortalContext, useLoading, usePortal } from "./loading";
 import { NonceContext } from "./MessageFrame";
 import { PeoplePage } from "./People";
 import { SignIn } from "./signin";
 import { Busy, Failure, Notice } from "./states";
+import { TrailPage } from "./Trail";
 import { roleNames } from "./words";
 
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
@@ -140,9 +143,15 @@ function Top({ account, signOut }: { account: string; signOut: () => void }) {
 function Navigation() {
   const [location] = useLocation();
   const { session } = usePortal();
+  const oversees = session.roles.includes("complianceOfficer") || session.roles.includes("auditor");
   const entries = [
     { href: "/", name: "Conversations", here: location === "/" || location.startsWith("/conversations/") },
     { href: "/people", name: "Recorded users", here: location === "/people" },
+    ...(oversees ? [
+      { href: "/holds", name: "Legal holds", here: location === "/holds" },
+      { href: "/approvals", name: "Approvals", here: location === "/approvals" },
+    ] : []),
+    { href: "/trail", name: "Custody trail", here: location === "/trail" },
   ];
   if (session.roles.length === 0) return null;
   return (
@@ -175,6 +184,9 @@ function Pages() {
         <Route path="/"><ConversationsPage /></Route>
         <Route path="/conversations/:id">{(p) => <ConversationPage key={p.id} id={p.id} />}</Route>
         <Route path="/people"><PeoplePage /></Route>
+        <Route path="/holds"><HoldsPage /></Route>
+        <Route path="/approvals"><ApprovalsPage /></Route>
+        <Route path="/trail"><TrailPage /></Route>
         <Route>
           <Notice title="There is no such page" actions={<Link href="/">Go to conversations</Link>} />
         </Route>

@@ -238,6 +238,7 @@ export interface CustodyEvent {
 export interface CustodyTrail {
   events: CustodyEvent[];
   cursor?: string;
+  people: Named[];
 }
 
 export interface Matter {
@@ -257,6 +258,7 @@ export interface Matter {
 
 export interface Matters {
   matters: Matter[];
+  people: Named[];
 }
 
 export interface ApprovalRequest {
@@ -280,6 +282,7 @@ export interface ApprovalRequest {
 
 export interface ApprovalRequests {
   requests: ApprovalRequest[];
+  people: Named[];
 }
 
 export interface PlaceHold {
@@ -299,6 +302,11 @@ export interface Approve {
 }
 
 export type Reject = Record<never, never>;
+
+export interface Named {
+  id: string;
+  name: string;
+}
 
 /** Every path of the API that can be read, with what a GET of it takes and answers. */
 export interface Paths {

@@ -1,4 +1,4 @@
-import type { Paths } from "./api-types";
+import type { Changes, Paths } from "./api-types";
 import { at } from "./base";
 import type { SignIn } from "./signin";
 
@@ -13,6 +13,8 @@ export class ApiError extends Error {
     super(title);
   }
 }
+
+type ChangeArgs<P extends keyof Changes> = Pick<Changes[P], "body"> & Partial<Pick<Changes[P], "path">>;
 
 type Args<P extends keyof Paths> = Partial<Pick<Paths[P], "path" | "query">>;
 
@@ -49,6 +51,19 @@ export class Api {
     return (await response.json()) as Paths[P]["answer"];
   }
 
+  /** Changes something. It is never tried again by itself. */
+  async post<P extends keyof Changes>(path: P, args: ChangeArgs<P>): Promise<Changes[P]["answer"]> {
+    const response = await this.once(address(path, args), await this.signIn.token(true), undefined, JSON.stringify(args.body));
+    if (!response.ok) throw await problem(response);
+    return (await response.json()) as Changes[P]["answer"];
+  }
+
+  /** The trail as a table for spreadsheets. */
+  async trailTable(query: Paths["/custody.csv"]["query"]): Promise<ArrayBuffer> {
+    const response = await this.send(address("/custody.csv", { query }));
+    return await response.arrayBuffer();
+  }
+
   /** The exact bytes of a version, as Graph sent them. */
   async original(path: Paths["/conversations/{id}/messages/{message}/versions/{etag}/original"]["path"]): Promise<ArrayBuffer> {
     const response = await this.send(address("/conversations/{id}/messages/{message}/versions/{etag}/original", { path }));
@@ -62,11 +77,13 @@ export class Api {
     return response;
   }
 
-  private async once(url: string, token: string | null, signal?: AbortSignal): Promise<Response> {
+  private async once(url: string, token: string | null, signal?: AbortSignal, body?: string): Promise<Response> {
     if (!token) throw new ApiError(401, "Sign in");
     try {
       return await fetch(url, {
-        headers: { Authorization: `Bearer ${token}`, Accept: "application/json" },
+        method: body === undefined ? "GET" : "POST",
+        headers: { Authorization: `Bearer ${token}`, Accept: "application/json", ...(body === undefined ? {} : { "Content-Type": "application/json" }) },
+        body: body ?? null,
         cache: "no-store",
         credentials: "omit",
         signal: signal ?? null,

@@ -57,6 +57,13 @@ function failure(error: ApiError, again: () => void, signIn: () => void) {
   }
 }
 
+/** What a change was answered with, in the words of whoever refused it. */
+export function refusal(error: ApiError): string {
+  if (error.status === 0 || error.status >= 500) return "The archive does not answer. Nothing was changed as far as this page knows; look again before you repeat it.";
+  if (error.status === 401) return "Your sign-in has ended. Sign in again and repeat it.";
+  return error.detail || "Refused.";
+}
+
 function Waiting({ seconds }: { seconds: number }) {
   const [left, setLeft] = useState(seconds);
   useEffect(() => {

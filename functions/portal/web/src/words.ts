@@ -41,6 +41,34 @@ export const outcomeNames: Record<NonNullable<CallFacts["outcome"]>, string> = {
   lost: "Incomplete",
 };
 
+/** What a custody event says was done. */
+export const actionNames: Record<string, string> = {
+  read: "Read",
+  play: "Played",
+  list: "Listed",
+  denied: "Refused",
+  "roster-change": "Groups changed",
+  "system-read": "Read by the system",
+  seal: "Bound in the log",
+  key: "Signing key changed",
+  hold: "Hold placed",
+  "release-request": "Release asked for",
+  release: "Hold released",
+  "hold-set": "Storage held",
+  "hold-lifted": "Storage hold lifted",
+  retain: "Retain Until moved on",
+  request: "Asked for",
+  approve: "Approved",
+  reject: "Rejected",
+  dispose: "Disposition begun",
+  erase: "Erasure begun",
+  "erase-refused": "Erasure refused",
+  "dispose-refused": "Disposition refused",
+  disposed: "Destroyed",
+  certificate: "Certificate of disposition",
+  export: "Exported",
+};
+
 /** A length of time as a clock shows it. */
 export function formatDuration(ms: number): string {
   const s = Math.max(0, Math.floor(ms / 1000));
@@ -63,6 +91,11 @@ export function nameList(names: string[], shown = 3): string {
   if (names.length === 0) return "Nobody";
   const more = names.length - shown;
   return names.slice(0, shown).join(", ") + (more > 0 ? ` and ${more} more` : "");
+}
+
+/** What a person is called, by whoever names her: an answer, or the list of recorded users. */
+export function calledIn(named: { id: string; name: string }[], people: Person[], id: string): string {
+  return named.find((p) => p.id === id)?.name || nameOf(people, id);
 }
 
 /** What a person is called, by her id; an id that is not known stays an id. */

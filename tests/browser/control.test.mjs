@@ -1,0 +1,92 @@
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import { audit, close, open, origin, shot, signedIn } from "./driver.mjs";
+
+const quiet = { abroad: [], dialogs: [], complaints: [] };
+
+async function assertAccessible(page, where) {
+  assert.deepEqual(await audit(page), [], where);
+}
+
+const row = (page, text) => page.getByRole("row").filter({ hasText: text });
+
+describe("control", { concurrency: 1 }, () => {
+  before(open);
+  after(close);
+
+  test("a compliance officer places a hold, and another one releases it", async () => {
+    const { page, context, seen } = await signedIn("Omar Haddad", { reducedMotion: "reduce" }, "/steno/");
+    await page.getByRole("link", { name: "Legal holds" }).click();
+    await page.getByRole("heading", { name: "No legal holds" }).waitFor();
+    await assertAccessible(page, "no holds");
+    await page.getByRole("button", { name: "Place a hold" }).click();
+    assert.ok(await page.getByRole("button", { name: "Place hold" }).isDisabled(), "a hold on nothing is offered");
+    await page.getByLabel("Matter").fill("Inquiry 7");
+    await page.getByRole("combobox", { name: "Custodians" }).click();
+    await page.getByRole("combobox", { name: "Custodians" }).fill("chi");
+    await page.getByRole("menuitemcheckbox", { name: "Chiara Rossi" }).click();
+    await page.keyboard.press("Escape");
+    await page.getByLabel("Conversations").fill("no such id");
+    await assertAccessible(page, "placing a hold");
+    await shot(page, "holds-place");
+    await page.getByRole("button", { name: "Place hold" }).click();
+    await page.getByText("a conversation id of 2 bytes that is none").first().waitFor();
+    await page.getByLabel("Conversations").fill("");
+    await page.getByRole("button", { name: "Place hold" }).click();
+    await row(page, "Inquiry 7").getByText("Holds", { exact: true }).waitFor();
+    await row(page, "Inquiry 7").getByText("Chiara Rossi").waitFor();
+    await page.getByRole("button", { name: "Ask for the release of Inquiry 7" }).click();
+    await page.getByLabel("Reason").fill("The inquiry was closed on Friday.");
+    await page.getByRole("button", { name: "Ask for release" }).click();
+    await row(page, "Inquiry 7").getByText("Holds, release asked for").waitFor();
+    await assertAccessible(page, "holds");
+    await shot(page, "holds");
+    await page.getByRole("link", { name: "Approvals" }).click();
+    await page.getByText("You asked for this").waitFor();
+    assert.equal(await page.getByRole("button", { name: "Approve" }).count(), 0);
+    await context.close();
+
+    const second = await signedIn("Ines Duarte", { reducedMotion: "reduce" }, "/steno/approvals");
+    await second.page.getByText("The inquiry was closed on Friday.").waitFor();
+    await second.page.getByText("Omar Haddad").first().waitFor();
+    await assertAccessible(second.page, "approvals");
+    await shot(second.page, "approvals");
+    await second.page.getByRole("button", { name: "Approve" }).click();
+    await second.page.getByRole("heading", { name: "Nothing waits for approval" }).waitFor();
+    await second.page.getByRole("link", { name: "Legal holds" }).click();
+    await row(second.page, "Inquiry 7").getByText("Released, grace period").waitFor();
+    assert.deepEqual(second.seen, quiet);
+    await second.context.close();
+    // The refusal of a wrong id is an answer of 422, which a browser complains about.
+    assert.deepEqual({ ...seen, complaints: seen.complaints.filter((c) => !c.includes("422")) }, quiet);
+  });
+
+  test("an auditor reads the whole trail, narrows it and takes it along; others see what they did", async () => {
+    const { page, context, seen } = await signedIn("Aida Kovac", { reducedMotion: "reduce" }, "/steno/trail");
+    await page.getByText(/\d+ entr(y|ies), oldest first/).waitFor();
+    await row(page, "Hold placed").getByText("Omar Haddad").waitFor();
+    await row(page, "Hold released").getByText("Ines Duarte").waitFor();
+    await assertAccessible(page, "trail");
+    await shot(page, "trail");
+    await page.getByRole("combobox", { name: "Action" }).click();
+    await page.getByRole("option", { name: "Hold placed" }).click();
+    await page.getByText("1 entry, oldest first").waitFor();
+    const download = page.waitForEvent("download");
+    await page.getByRole("button", { name: "Download as a table" }).click();
+    assert.equal((await download).suggestedFilename(), "custody.csv");
+    assert.equal(await page.getByRole("link", { name: "Approvals" }).count(), 1);
+    await page.goto(`${origin}/steno/trail?from=2024-01-01&to=2024-01-02`);
+    await page.getByRole("heading", { name: "No entries" }).waitFor();
+    await page.goto(`${origin}/steno/trail?from=2024-01-02&to=2024-01-01`);
+    await page.getByText("The end is before the start.").waitFor();
+    assert.deepEqual(seen, quiet);
+    await context.close();
+
+    const own = await signedIn("Sofia Lindqvist", {}, "/steno/trail");
+    await own.page.getByText("What you did yourself.").waitFor();
+    await own.page.getByRole("row").getByText("You", { exact: true }).first().waitFor();
+    assert.equal(await own.page.getByText("Omar Haddad").count(), 0);
+    assert.equal(await own.page.getByRole("link", { name: "Legal holds" }).count(), 0);
+    await own.context.close();
+  });
+});
