@@ -40,3 +40,7 @@ func TestGravesInTables(t *testing.T) {
 		return azure.NewCatalog(storetest.NewTenant(), tables)
 	})
 }
+
+func TestExportsInTables(t *testing.T) {
+	storetest.TestExports(t, func(*testing.T) rosters.Exports { return azure.NewExports(storetest.NewTenant(), tables) })
+}

@@ -13,7 +13,7 @@ import (
 )
 
 // Tables are the tables Steno keeps.
-var Tables = []string{TableConversations, TableByTime, TableByPerson, TablePlan, TableRoster, TableCustody, TableKeys, TableMatters, TableApprovals, TableDispositions}
+var Tables = []string{TableConversations, TableByTime, TableByPerson, TablePlan, TableRoster, TableCustody, TableKeys, TableMatters, TableApprovals, TableDispositions, TableExports}
 
 // The names of the tables. Keys has one of its own, because only few identities may
 // read it and one alone may delete from it.
@@ -28,6 +28,7 @@ const (
 	TableMatters       = "matters"
 	TableApprovals     = "approvals"
 	TableDispositions  = "dispositions"
+	TableExports       = "exports"
 )
 
 // row is what every entity looks like here: a document in one property. Data is

@@ -33,3 +33,7 @@ func TestDispositionsInMemory(t *testing.T) {
 func TestGravesInMemory(t *testing.T) {
 	storetest.TestGraves(t, func(*testing.T) storetest.Cemetery { return new(storetest.Catalog) })
 }
+
+func TestExportsInMemory(t *testing.T) {
+	storetest.TestExports(t, func(*testing.T) policy.Exports { return new(storetest.Exports) })
+}
