@@ -47,6 +47,7 @@ const (
 	Requested      Action = "request"         // something was asked for that needs two persons
 	Approved       Action = "approve"         // a second person agreed
 	Rejected       Action = "reject"          // what was asked for will not be done
+	Exported       Action = "export"          // content was opened for an export, or its package finished
 	Dispose        Action = "dispose"         // what is due is about to be destroyed
 	Erase          Action = "erase"           // what two persons agreed to erase is about to be destroyed
 	EraseRefused   Action = "erase-refused"   // an erasure was refused, and on which ground
@@ -131,7 +132,7 @@ func (r Receipt) Covers(item string, now time.Time) error {
 		return fmt.Errorf("%w: none was given", ErrReceipt)
 	case r.item != item:
 		return fmt.Errorf("%w: it was given for another", ErrReceipt)
-	case r.action != Read && r.action != Played && r.action != SystemRead:
+	case r.action != Read && r.action != Played && r.action != Exported && r.action != SystemRead:
 		return fmt.Errorf("%w: it was given for %q", ErrReceipt, r.action)
 	case !now.Before(r.until):
 		return fmt.Errorf("%w: it ran out at %s", ErrReceipt, r.until.Format(time.RFC3339))
