@@ -23,6 +23,7 @@ const (
 	functionTimeout = 10 * time.Minute // host.json functionTimeout
 	queueChatExport = "chat-export"
 	queueCallLegs   = "call-legs"
+	queueExports    = "exports"
 	queueParked     = "parked"
 )
 
@@ -43,6 +44,7 @@ type settings struct {
 	retryWait  time.Duration
 
 	blobURL, tableURL, container, tails string
+	exports                             string // container of export packages
 	vaultURL, vaultKey                  string
 	custodyFiles, custodyHeads          string // containers of the custody log
 	signingKey                          string
@@ -94,6 +96,7 @@ func readSettings(environ []string) (settings, *config.Reader, error) {
 	s.tableURL = r.URL("STENO_TABLE_URL")
 	s.container = r.Optional("STENO_EVIDENCE_CONTAINER", "evidence")
 	s.tails = r.Optional("STENO_TAILS_CONTAINER", "tails")
+	s.exports = r.Optional("STENO_EXPORTS_CONTAINER", "exports")
 	s.legs = finalize.Config{
 		Tenant:     s.tenant,
 		CheckEvery: r.Duration("STENO_LEG_CHECK", finalize.DefaultCheckEvery, time.Second, 24*time.Hour),

@@ -23,6 +23,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
 
 	"steno/functions/chatexport"
+	"steno/functions/export"
 	"steno/functions/exportplan"
 	"steno/functions/finalize"
 	"steno/functions/groupsync"
@@ -118,11 +119,12 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 	trail := custody.Log{Trail: azure.NewTrail(s.tenant, tables)}
 	windows := azure.NewQueue(queues, queueChatExport)
 	callLegs := azure.NewQueue(queues, queueCallLegs)
+	exports := azure.NewQueue(queues, queueExports)
 	parked := azure.NewQueue(queues, queueParked)
 
 	sync := groupsync.New(groupsync.Config{Tenant: s.tenant, Groups: s.roleGroups, MaxDrop: s.maxDrop}, people, roster, trail, log)
 	plan := exportplan.New(s.plan, roster, catalog, windows, log)
-	export := chatexport.New(chatexport.Config{Tenant: s.tenant, History: s.plan.History, ClaimLease: s.claimLease, RetryWait: s.retryWait},
+	chats := chatexport.New(chatexport.Config{Tenant: s.tenant, History: s.plan.History, ClaimLease: s.claimLease, RetryWait: s.retryWait},
 		graph, roster, catalog, store, trail, windows, log)
 	seal := finalize.New(s.legs, store, catalog, graph, trail, callLegs, log)
 	tiles, err := custodyTiles(s, cred, opts)
@@ -133,8 +135,18 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	order := sequencer.New(sequencer.Config{Tenant: s.tenant, SignEvery: s.signEvery, Witnesses: witnesses}, trail.Trail, tiles, azure.NewSigner(keys, s.signingKey, []string{vault.Host}), log)
-	web, err := portal.New(portalConfig(s), portal.Stores{Catalog: catalog, Calls: catalog, Roster: roster, Matters: azure.NewMatters(s.tenant, tables), Requests: azure.NewApprovals(s.tenant, tables), Evidence: store, Trail: trail}, log)
+	signer := azure.NewSigner(keys, s.signingKey, []string{vault.Host})
+	order := sequencer.New(sequencer.Config{Tenant: s.tenant, SignEvery: s.signEvery, Witnesses: witnesses}, trail.Trail, tiles, signer, log)
+	packages, err := exportStore(s, cred, tables, keys, vault.Host, opts)
+	if err != nil {
+		return err
+	}
+	matters, approvals, orders := azure.NewMatters(s.tenant, tables), azure.NewApprovals(s.tenant, tables), azure.NewExports(s.tenant, tables)
+	hand := export.New(export.Config{Tenant: s.tenant, Maker: maker()}, export.Stores{
+		Orders: orders, Approvals: approvals, Roster: roster, Catalog: catalog, Calls: catalog, Evidence: store, Packages: packages,
+		Trail: trail, Tiles: tiles, Signer: signer, Queue: exports,
+	}, log)
+	web, err := portal.New(portalConfig(s), portal.Stores{Catalog: catalog, Calls: catalog, Roster: roster, Matters: matters, Requests: approvals, Evidence: store, Trail: trail}, log)
 	if err != nil {
 		return err
 	}
@@ -145,13 +157,13 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	register(mux, functions{sync: sync, plan: plan, export: export, seal: seal, order: order, web: web})
+	register(mux, functions{sync: sync, plan: plan, export: chats, seal: seal, order: order, hand: hand, web: web})
 	l, err := funchost.Listen(ctx, s.port)
 	if err != nil {
 		return err
 	}
 	log.Info("handler ready", slog.Any("functions", mux.Names()))
-	return errors.Join(mux.Serve(ctx, l), windows.Close(context.WithoutCancel(ctx)), callLegs.Close(context.WithoutCancel(ctx)), parked.Close(context.WithoutCancel(ctx)))
+	return errors.Join(mux.Serve(ctx, l), windows.Close(context.WithoutCancel(ctx)), callLegs.Close(context.WithoutCancel(ctx)), exports.Close(context.WithoutCancel(ctx)), parked.Close(context.WithoutCancel(ctx)))
 }
 
 func evidenceStore(s settings, cred azcore.TokenCredential, tables *aztables.ServiceClient, keys *azkeys.Client, vaultHost string, opts azcore.ClientOptions) (*evidence.Store, error) {
@@ -167,6 +179,29 @@ func evidenceStore(s settings, cred azcore.TokenCredential, tables *aztables.Ser
 		Blobs: azure.NewBlobs(blobs), Tails: azure.NewTails(tails), Keys: azure.NewKeys(tables),
 		Vault: azure.NewVault(keys, s.vaultKey), VaultHosts: []string{vaultHost},
 	})
+}
+
+// exportStore is where export packages lie, sealed like evidence and not write-once.
+func exportStore(s settings, cred azcore.TokenCredential, tables *aztables.ServiceClient, keys *azkeys.Client, vaultHost string, opts azcore.ClientOptions) (*evidence.Store, error) {
+	blobs, err := container.NewClient(s.blobURL+"/"+s.exports, cred, &container.ClientOptions{ClientOptions: opts})
+	if err != nil {
+		return nil, fmt.Errorf("blobs: %w", err)
+	}
+	return evidence.New(evidence.Config{
+		Blobs: azure.NewBlobs(blobs), Keys: azure.NewKeys(tables), Vault: azure.NewVault(keys, s.vaultKey), VaultHosts: []string{vaultHost},
+	})
+}
+
+// maker names this build, as package metadata and manifests do.
+func maker() string {
+	if b, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range b.Settings {
+			if s.Key == "vcs.revision" {
+				return "steno " + s.Value
+			}
+		}
+	}
+	return "steno"
 }
 
 // custodyTiles is where the custody log lies.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"steno/functions/chatexport"
+	"steno/functions/export"
 	"steno/functions/exportplan"
 	"steno/functions/finalize"
 	"steno/functions/groupsync"
@@ -24,6 +25,7 @@ type functions struct {
 	export *chatexport.Exporter
 	seal   *finalize.Finalizer
 	order  *sequencer.Sequencer
+	hand   *export.Exporter
 	web    http.Handler
 }
 
@@ -34,6 +36,7 @@ func register(mux *funchost.Mux, f functions) {
 	mux.Timer("sequencer", func(ctx context.Context, _ funchost.TimerInfo) error { return f.order.Run(ctx) })
 	mux.Queue("chatexport", "window", func(ctx context.Context, m funchost.Message) error { return f.export.Handle(ctx, m.Body) })
 	mux.Queue("finalize", "leg", func(ctx context.Context, m funchost.Message) error { return f.seal.Handle(ctx, m.Body) })
+	mux.Queue("export", "order", func(ctx context.Context, m funchost.Message) error { return f.hand.Handle(ctx, m.Body) })
 	mux.HTTP("portal", funchost.Route{Pattern: "{*path}", MaxBody: 64 << 10, Timeout: 30 * time.Second}, f.web)
 }
 

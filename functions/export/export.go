@@ -13,18 +13,15 @@
 package export
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"regexp"
 	"time"
 
 	"steno/functions/internal/funchost"
@@ -107,36 +104,6 @@ func New(c Config, s Stores, log *slog.Logger) *Exporter {
 	return &Exporter{c, s, log}
 }
 
-// message is what lies in the queue.
-type message struct {
-	Tenant teams.TenantID `json:"tenant"`
-	Export string         `json:"export"`
-}
-
-var idForm = regexp.MustCompile(`^[0-9a-f]{32}$`)
-
-// Message is the body of the queue message for an order, and the id to send it under.
-func Message(tenant teams.TenantID, o policy.ExportOrder) (id string, body []byte, err error) {
-	body, err = json.Marshal(message{tenant, o.ID})
-	return fmt.Sprintf("export-%s-%d", o.ID, o.Attempts), body, err
-}
-
-func decodeMessage(b []byte) (message, error) {
-	var m message
-	dec := json.NewDecoder(bytes.NewReader(b))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&m); err != nil {
-		return m, fmt.Errorf("export message: %w", err)
-	}
-	if again, err := json.Marshal(m); err != nil || !bytes.Equal(again, bytes.TrimSpace(b)) {
-		return m, errors.New("export message: not in the form it is sent in")
-	}
-	if !idForm.MatchString(m.Export) {
-		return m, errors.New("export message: want the id of an order")
-	}
-	return m, nil
-}
-
 // errLater says that something that the package needs is not there yet.
 var errLater = errors.New("not there yet")
 
@@ -144,19 +111,19 @@ var errLater = errors.New("not there yet")
 // ready, or the order has failed with its reason on record, or it was put back to wait. An
 // error asks for redelivery; one that wraps funchost.ErrPoison cannot be helped by that.
 func (e *Exporter) Handle(ctx context.Context, body []byte) error {
-	m, err := decodeMessage(body)
+	tenant, id, err := policy.DecodeExportMessage(body)
 	if err != nil {
 		return fmt.Errorf("%w: %w", funchost.ErrPoison, err)
 	}
-	if m.Tenant != e.c.Tenant {
-		return fmt.Errorf("%w: export %s of a tenant that is not ours", funchost.ErrPoison, m.Export)
+	if tenant != e.c.Tenant {
+		return fmt.Errorf("%w: export %s of a tenant that is not ours", funchost.ErrPoison, id)
 	}
-	o, err := e.s.Orders.Get(ctx, m.Export)
+	o, err := e.s.Orders.Get(ctx, id)
 	if errors.Is(err, policy.ErrNotFound) {
-		return fmt.Errorf("%w: nobody ordered export %s", funchost.ErrPoison, m.Export)
+		return fmt.Errorf("%w: nobody ordered export %s", funchost.ErrPoison, id)
 	}
 	if err != nil {
-		return fmt.Errorf("export %s: %w", m.Export, err)
+		return fmt.Errorf("export %s: %w", id, err)
 	}
 	if o.State == policy.ExportReady {
 		return nil // delivered twice
@@ -210,7 +177,7 @@ func (e *Exporter) judge(ctx context.Context, o policy.ExportOrder, err error) e
 		if serr := e.save(ctx, o); serr != nil {
 			return errors.Join(err, serr)
 		}
-		id, body, merr := Message(e.c.Tenant, o)
+		id, body, merr := policy.ExportMessage(e.c.Tenant, o)
 		if merr != nil {
 			return errors.Join(err, merr)
 		}

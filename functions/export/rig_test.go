@@ -296,7 +296,7 @@ func (r *rig) order(o policy.ExportOrder, ids ...conversation.ID) policy.ExportO
 // handle gives the exporter the order's message.
 func (r *rig) handle(o policy.ExportOrder) error {
 	r.t.Helper()
-	_, body, err := export.Message(tenant, o)
+	_, body, err := policy.ExportMessage(tenant, o)
 	r.must(err)
 	return r.exporter().Handle(r.t.Context(), body)
 }

@@ -1,10 +1,13 @@
 package policy
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -156,6 +159,35 @@ func (o ExportOrder) MayFetch(g Grant, now time.Time) error {
 		return refuse("export %s could be fetched until %s", o.ID, o.Expires.Format(time.RFC3339))
 	}
 	return nil
+}
+
+// exportMessage is what lies in the queue of exports: which order, and nothing of it.
+type exportMessage struct {
+	Export string         `json:"export"`
+	Tenant teams.TenantID `json:"tenant"`
+}
+
+var exportForm = regexp.MustCompile(`^[0-9a-f]{32}$`)
+
+// ExportMessage is the queue message that has an order built, and the id to send it under.
+func ExportMessage(tenant teams.TenantID, o ExportOrder) (id string, body []byte, err error) {
+	body, err = json.Marshal(exportMessage{o.ID, tenant})
+	return fmt.Sprintf("export-%s-%d", o.ID, o.Attempts), body, err
+}
+
+// DecodeExportMessage reads what ExportMessage writes, and nothing else.
+func DecodeExportMessage(b []byte) (tenant teams.TenantID, export string, err error) {
+	var m exportMessage
+	if err := json.Unmarshal(b, &m); err != nil {
+		return "", "", fmt.Errorf("export message: %w", err)
+	}
+	if again, err := json.Marshal(m); err != nil || !bytes.Equal(again, b) {
+		return "", "", errors.New("export message: not in the form it is sent in")
+	}
+	if !exportForm.MatchString(m.Export) {
+		return "", "", errors.New("export message: want the id of an order")
+	}
+	return m.Tenant, m.Export, nil
 }
 
 // Exports is the store of export orders.

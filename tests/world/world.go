@@ -50,6 +50,7 @@ const (
 
 	Container = "evidence"
 	Tails     = "tails"
+	Exports   = "exports"
 	Custody   = "custody"
 	Heads     = "custody-head"
 	Witness   = "witness" // stands for a container of an account that others own
@@ -142,6 +143,7 @@ func Start(ctx context.Context, c Config) (w *World, err error) {
 	say("service bus")
 	w.Bus, err = servicebus.Start(servicebus.Config{Queues: []servicebus.Queue{
 		{Name: "chat-export", MaxDeliveryCount: 10, LockDuration: time.Minute},
+		{Name: "exports", MaxDeliveryCount: 10, LockDuration: time.Minute},
 		{Name: "call-legs", MaxDeliveryCount: 10, LockDuration: time.Minute},
 		{Name: "parked", MaxDeliveryCount: 10, LockDuration: time.Minute},
 	}})
@@ -297,7 +299,7 @@ func (w *World) startStorage(ctx context.Context, c Config) error {
 			return fmt.Errorf("create table %s: %w", name, err)
 		}
 	}
-	for _, name := range []string{Container, Tails, Custody, Heads, Witness} {
+	for _, name := range []string{Container, Tails, Exports, Custody, Heads, Witness} {
 		c, err := container.NewClientFromConnectionString(w.Storage.ConnectionString(), name, &container.ClientOptions{ClientOptions: opts})
 		if err != nil {
 			return err
@@ -358,6 +360,7 @@ func (w *World) startHost(ctx context.Context, c Config) error {
 		"STENO_TABLE_URL":              w.Storage.TableURL,
 		"STENO_EVIDENCE_CONTAINER":     Container,
 		"STENO_TAILS_CONTAINER":        Tails,
+		"STENO_EXPORTS_CONTAINER":      Exports,
 		"STENO_VAULT_URL":              w.VaultURL,
 		"STENO_VAULT_KEY":              VaultKey,
 		"STENO_PORTAL_AUDIENCE":        Audience,
