@@ -12,7 +12,7 @@ HEAVY := ./functions ./shared/msgraph/directory
 LIGHT := $$(go list ./... | grep -vxF -e steno/functions -e steno/shared/msgraph/directory | grep -v '^steno/tests/bench')
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 
-.PHONY: help run test check bench package conformance clean web browser
+.PHONY: help run test check bench campaign package conformance clean web browser
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,9 @@ bench: ## measure speed, memory and storage operations; prints ratios
 	go test -count=1 -run '^$$' -bench Invocation -benchmem ./functions/internal/funchost
 	go test -count=1 -timeout 30m -run '^$$' -bench . -benchtime 1x ./tests/bench/record
 	go test -count=1 -timeout 30m -v ./tests/bench
+
+campaign: ## change packages and logs in ten thousand single places each, and demand that every one is found
+	STENO_CAMPAIGN=10000 go test -count=1 -timeout 60m -v -run EverySingleChange ./functions/export
 
 package: web ## stage the functions app in dist/app and dist/app.zip, and the recording bot for Windows in dist/bot
 	go run ./infra/package -out dist/app -zip dist/app.zip -bot dist/bot/mediabot.exe

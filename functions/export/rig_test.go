@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -134,6 +135,15 @@ func (r *rig) sequence() {
 	r.t.Helper()
 	r.now = r.now.Add(time.Second)
 	s := sequencer.New(sequencer.Config{Tenant: tenant, SignEvery: time.Second, Now: func() time.Time { return r.now }}, &r.trail, &r.tiles, r.signer, slog.New(slog.DiscardHandler))
+	r.must(s.Run(r.t.Context()))
+}
+
+// sequenceOnly makes a log of one record, as if the others had come just now.
+func (r *rig) sequenceOnly(record custody.Record) {
+	r.t.Helper()
+	var trail storetest.Trail
+	r.must(trail.Insert(r.t.Context(), record))
+	s := sequencer.New(sequencer.Config{Tenant: tenant, SignEvery: time.Second, Now: func() time.Time { return r.now }}, &trail, &r.tiles, r.signer, slog.New(slog.DiscardHandler))
 	r.must(s.Run(r.t.Context()))
 }
 
@@ -269,10 +279,13 @@ func (r *rig) call() conversation.ID {
 	return c.Conversation.ID
 }
 
-func (r *rig) exporter() *export.Exporter {
+func (r *rig) exporter() *export.Exporter { return r.exporterWith(&r.trail) }
+
+// exporterWith is an exporter with another trail.
+func (r *rig) exporterWith(trail custody.Trail) *export.Exporter {
 	return export.New(export.Config{Tenant: tenant, Maker: "steno/test", Now: func() time.Time { return r.now }}, export.Stores{
 		Orders: &r.orders, Approvals: &r.approvals, Roster: &r.roster, Catalog: &r.catalog, Calls: &r.catalog, Evidence: r.store, Packages: r.packages,
-		Trail: r.log(), Tiles: &r.tiles, Signer: r.signer, Queue: &r.queue,
+		Trail: custody.Log{Trail: trail, Now: func() time.Time { return r.now }}, Tiles: &r.tiles, Signer: r.signer, Queue: &r.queue,
 	}, slog.New(slog.NewTextHandler(&r.logs, nil)))
 }
 
@@ -293,12 +306,36 @@ func (r *rig) order(o policy.ExportOrder, ids ...conversation.ID) policy.ExportO
 	return o
 }
 
+// agreed has Cora agree to an order of many conversations.
+func (r *rig) agreed(o policy.ExportOrder) policy.ExportOrder {
+	r.t.Helper()
+	mine, err := policy.GrantFor(r.t.Context(), &r.roster, carla, r.now)
+	r.must(err)
+	hers, err := policy.GrantFor(r.t.Context(), &r.roster, cora, r.now)
+	r.must(err)
+	p, err := policy.Propose(mine, policy.ActionExport, append(slices.Clone(o.Conversations), o.ID), nil, o.Reason, r.now, time.Hour)
+	r.must(err)
+	p, err = p.Approve(hers, p.Digest, r.now)
+	r.must(err)
+	r.must(r.approvals.Insert(r.t.Context(), p))
+	o.State, o.Request, o.Approver = policy.ExportApproved, p.Digest, cora
+	r.must(r.orders.Replace(r.t.Context(), o))
+	o, err = r.orders.Get(r.t.Context(), o.ID)
+	r.must(err)
+	return o
+}
+
 // handle gives the exporter the order's message.
 func (r *rig) handle(o policy.ExportOrder) error {
 	r.t.Helper()
+	return r.exporter().Handle(r.t.Context(), r.body(o))
+}
+
+func (r *rig) body(o policy.ExportOrder) []byte {
+	r.t.Helper()
 	_, body, err := policy.ExportMessage(tenant, o)
 	r.must(err)
-	return r.exporter().Handle(r.t.Context(), body)
+	return body
 }
 
 // built builds an order and returns it with the bytes of the package.
