@@ -125,23 +125,21 @@ grep -vE '^[0-9]{6} (0|[1-9][0-9]{0,17}) [0-9a-f]{16}-[0-9a-f]{16}$' proof/leave
 cut -d' ' -f1 proof/leaves.txt | cmp -s - "$tmp/numbers" || fail "5: proof/leaves.txt does not fit proof/records"
 awk -v size="$now_size" 'BEGIN { last = -1 } { if ($2 + 0 <= last || $2 + 0 >= size + 0) exit 1; last = $2 + 0 }' proof/leaves.txt || fail "5: the leaves do not rise, or lie beyond the checkpoint"
 mkdir "$tmp/records" || fail "5: no room"
-while read -r number index id; do
-	record=proof/records/$number.json
-	grep -q "\"id\":\"$id\",\"item\":" "$record" || fail "5: $record is not the record $id"
-	grep -q "\"tenant\":\"$tenant\"}\$" "$record" || fail "5: $record belongs to another tenant"
-	[ "$(wc -l <"$record")" -eq 0 ] || fail "5: $record is not its one spelling"
-	{ printf 'steno-custody-event-v1\000' && cat "$record"; } >"$tmp/records/$number" || fail "5: $record cannot be read"
-done <proof/leaves.txt || exit 1
+sed 's|^\(.*\)$|proof/records/\1.json|' "$tmp/numbers" >"$tmp/recordfiles"
+[ ! -s "$tmp/numbers" ] || xargs awk -v end="\"tenant\":\"$tenant\"}" '
+	BEGIN { while ((getline line < "proof/leaves.txt") > 0) { split(line, p, " "); id["proof/records/" p[1] ".json"] = p[3] } }
+	FNR > 1 { print FILENAME " has more than one line" }
+	index($0, "\"id\":\"" id[FILENAME] "\",\"item\":") == 0 { print FILENAME " is not the record " id[FILENAME] }
+	substr($0, length($0) - length(end) + 1) != end { print FILENAME " belongs to another tenant" }' <"$tmp/recordfiles" >"$tmp/odd" || fail "5: the records cannot be read"
+[ ! -s "$tmp/numbers" ] || [ ! -s "$tmp/odd" ] || fail "5: $(head -n 1 "$tmp/odd")"
+while read -r number; do
+	{ printf 'steno-custody-event-v1\000' && cat "proof/records/$number.json"; } >"$tmp/records/$number" || fail "5: proof/records/$number.json cannot be read"
+done <"$tmp/numbers"
 if [ -s "$tmp/numbers" ]; then
 	(cd "$tmp/records" && sort "$tmp/numbers" | xargs sha256sum) | sed 's/^\(.\{64\}\).*$/00\1/' | hash 33 >"$tmp/leaves" || fail "5: the leaves cannot be computed"
 	paste -d' ' "$tmp/numbers" "$tmp/leaves" >"$tmp/nodes" || fail "5: the leaves cannot be computed"
-	while read -r number; do
-		file=proof/inclusion/$number.txt
-		grep -vE '^[LR] [0-9a-f]{64}$' "$file" >/dev/null && fail "5: $file has a line that is no step"
-	done <"$tmp/numbers"
-	while read -r number; do
-		sed "s/^/$number /" "proof/inclusion/$number.txt"
-	done <"$tmp/numbers" >"$tmp/raw"
+	sed 's|^\(.*\)$|proof/inclusion/\1.txt|' "$tmp/numbers" | xargs awk '{ print substr(FILENAME, 17, 6), $0 }' >"$tmp/raw" || fail "5: the proofs cannot be read"
+	grep -vE '^[0-9]{6} [LR] [0-9a-f]{64}$' "$tmp/raw" >"$tmp/odd" && fail "5: a line that is no step: $(head -n 1 "$tmp/odd")"
 	awk '{ n[$1]++; print $1, n[$1], $2, $3 }' "$tmp/raw" >"$tmp/steps" || fail "5: the steps cannot be read"
 	level=1
 	deepest=$(awk '$2 > d { d = $2 } END { print d + 0 }' "$tmp/steps")
@@ -168,14 +166,13 @@ awk 'NR == FNR { digest[substr($0, 67)] = substr($0, 1, 64); next }
 	{ print "7374656e6f2d706c61696e2d763100" $2 digest[$3] }' SHA256SUMS proof/objects.txt >"$tmp/opening" || fail "6: proof/objects.txt opens what is not there"
 hash 79 <"$tmp/opening" >"$tmp/commits" || fail "6: the commitments cannot be computed"
 cut -d' ' -f1 proof/objects.txt | cmp -s - "$tmp/commits" || fail "6: $(paste -d' ' "$tmp/commits" proof/objects.txt | awk '$1 != $2 { print $4; exit }') is not what was committed to"
-while read -r number; do
-	record=proof/records/$number.json
-	grep -q '^{"action":"seal",' "$record" || continue
-	grep -o '{"commit":"[0-9a-f]\{64\}","object":"[0-9a-f]\{32\}","seq":[0-9]*,"sha256":"[0-9a-f]\{64\}","unit":"[0-9a-z-]*"}' "$record" |
-		sed 's/^{"commit":"\([^"]*\)","object":"\([^"]*\)","seq":\([0-9]*\),"sha256":"[^"]*","unit":"\([^"]*\)"}$/bound \4 \3 \2 \1/'
-	grep -o '{"object":"[0-9a-f]\{32\}","seq":[0-9]*,"unit":"[0-9a-z-]*","void":true}' "$record" |
-		sed 's/^{"object":"\([^"]*\)","seq":\([0-9]*\),"unit":"\([^"]*\)","void":true}$/void \3 \2 \1/'
-done <"$tmp/numbers" >"$tmp/entries"
+# A text in a record cannot look like an entry: in JSON its quotes are escaped.
+: >"$tmp/sealed"
+[ ! -s "$tmp/numbers" ] || xargs awk '/^\{"action":"seal",/' <"$tmp/recordfiles" >"$tmp/sealed" || fail "6: the records cannot be read"
+grep -o '{"commit":"[0-9a-f]\{64\}","object":"[0-9a-f]\{32\}","seq":[0-9]*,"sha256":"[0-9a-f]\{64\}","unit":"[0-9a-z-]*"}' "$tmp/sealed" |
+	sed 's/^{"commit":"\([^"]*\)","object":"\([^"]*\)","seq":\([0-9]*\),"sha256":"[^"]*","unit":"\([^"]*\)"}$/bound \4 \3 \2 \1/' >"$tmp/entries"
+grep -o '{"object":"[0-9a-f]\{32\}","seq":[0-9]*,"unit":"[0-9a-z-]*","void":true}' "$tmp/sealed" |
+	sed 's/^{"object":"\([^"]*\)","seq":\([0-9]*\),"unit":"\([^"]*\)","void":true}$/void \3 \2 \1/' >>"$tmp/entries"
 awk 'NR == FNR { if ($1 == "bound") seen[$2 " " $3 " " $4 " " $5] = 1; next }
 	{ split($3, p, "/"); seq = substr(p[3], 1, 6) + 0; object = substr(p[3], 8, 32)
 	  if (!((p[2] " " seq " " object " " $1) in seen)) { print $3; exit } }' "$tmp/entries" proof/objects.txt >"$tmp/odd"
@@ -192,10 +189,8 @@ unproven=$(awk '{ n += NF - 2 } END { print n + 0 }' "$tmp/units")
 echo "6. $(wc -l <"$tmp/opened") objects are what the log binds"
 
 # 7. None is left out.
-while read -r number; do
-	record=proof/records/$number.json
-	grep -E '^\{"action":"(dispose|erase)",' "$record" | sed -n 's/^.*"item":"\([0-9a-z-]*\)",.*$/\1/p'
-done <"$tmp/numbers" >"$tmp/gone"
+: >"$tmp/gone"
+[ ! -s "$tmp/numbers" ] || xargs awk '/^\{"action":"(dispose|erase)",/' <"$tmp/recordfiles" | sed -n 's/^.*"item":"\([0-9a-z-]*\)",.*$/\1/p' >"$tmp/gone"
 awk 'FILENAME == ARGV[1] { units[$1] = $2; next }
 	FILENAME == ARGV[2] { split($0, p, "/"); seq = substr(p[3], 1, 6) + 0
 	  if (!(p[2] in units)) { print "a unit that package.json does not name: " p[2]; stop = 1; exit }
@@ -229,7 +224,7 @@ echo "8. $(wc -l <"$tmp/named") bundles are what the manifests name"
 
 # 9. The extract is the records.
 if [ -s "$tmp/numbers" ]; then
-	sed 's|^\(.*\)$|proof/records/\1.json|' "$tmp/numbers" | xargs awk 1 | cmp -s - custody/extract.ndjson || fail "9: custody/extract.ndjson is not the records"
+	xargs awk 1 <"$tmp/recordfiles" | cmp -s - custody/extract.ndjson || fail "9: custody/extract.ndjson is not the records"
 else
 	[ ! -s custody/extract.ndjson ] || fail "9: custody/extract.ndjson is not the records"
 fi
