@@ -10,6 +10,7 @@ import (
 	"steno/functions/finalize"
 	"steno/functions/groupsync"
 	"steno/functions/internal/funchost"
+	"steno/functions/retention"
 	"steno/functions/sequencer"
 	"steno/shared/config"
 	"steno/shared/msgraph"
@@ -42,6 +43,8 @@ type settings struct {
 	claimLease time.Duration
 	legs       finalize.Config
 	retryWait  time.Duration
+	keep       retention.Config
+	lockDates  bool // dates of evidence are locked
 
 	blobURL, tableURL, container, tails string
 	exports                             string // container of export packages
@@ -64,7 +67,7 @@ type settings struct {
 // readSettings reads every key and returns all faults at once.
 func readSettings(environ []string) (settings, *config.Reader, error) {
 	r := config.Read(environ)
-	r.Host("STENO_GROUPSYNC_SCHEDULE", "STENO_EXPORTPLAN_SCHEDULE", "STENO_SEQUENCER_SCHEDULE",
+	r.Host("STENO_GROUPSYNC_SCHEDULE", "STENO_EXPORTPLAN_SCHEDULE", "STENO_SEQUENCER_SCHEDULE", "STENO_RETENTION_SCHEDULE",
 		"AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "AZURE_AUTHORITY_HOST", "AzureWebJobsStorage")
 	var s settings
 	s.tenant = config.Parse(r, "STENO_TENANT_ID", teams.ParseTenantID)
@@ -102,6 +105,7 @@ func readSettings(environ []string) (settings, *config.Reader, error) {
 		CheckEvery: r.Duration("STENO_LEG_CHECK", finalize.DefaultCheckEvery, time.Second, 24*time.Hour),
 		Silence:    r.Duration("STENO_LEG_SILENCE", finalize.DefaultSilence, 10*time.Second, 7*24*time.Hour),
 	}
+	readRetention(r, &s)
 	s.vaultURL = r.URL("STENO_VAULT_URL")
 	s.vaultKey = r.Optional("STENO_VAULT_KEY", "steno-wrap")
 	s.custodyFiles = r.Optional("STENO_CUSTODY_CONTAINER", "custody")
@@ -138,6 +142,36 @@ func readSettings(environ []string) (settings, *config.Reader, error) {
 		return settings{}, r, fmt.Errorf("configuration:\n%w", err)
 	}
 	return s, r, nil
+}
+
+// readRetention reads how long evidence is kept and how it ends.
+func readRetention(r *config.Reader, s *settings) {
+	var policies policy.DataPolicies
+	if text, ok := r.Lookup("STENO_DATA_POLICIES"); ok {
+		var err error
+		if policies, err = policy.ParseDataPolicies(text); err != nil {
+			r.Fault("STENO_DATA_POLICIES", err)
+		}
+		if len(s.roleGroups) > 0 {
+			if err := policies.CheckDesks(s.roleGroups); err != nil {
+				r.Fault("STENO_DATA_POLICIES", err)
+			}
+		}
+	}
+	s.keep = retention.Config{
+		Tenant: s.tenant, Policies: policies, History: s.plan.History,
+		Grace: r.Duration("STENO_HOLD_GRACE", policy.DefaultGrace, time.Hour, 365*24*time.Hour),
+		Wait:  r.Duration("STENO_ERASURE_WAIT", retention.MinErasureWait, retention.MinErasureWait, 90*24*time.Hour),
+		Cap:   r.Number("STENO_DISPOSAL_CAP", retention.DefaultCap, 0.0001, 1),
+	}
+	s.legs.Policies, s.legs.History = policies, s.plan.History
+	switch mode := r.Optional("STENO_IMMUTABILITY_MODE", "Unlocked"); mode {
+	case "Locked":
+		s.lockDates = true
+	case "Unlocked":
+	default:
+		r.Fault("STENO_IMMUTABILITY_MODE", errors.New("want Locked or Unlocked"))
+	}
 }
 
 // guid reads an application id; the form is that of every Entra id.

@@ -29,6 +29,7 @@ import (
 	"steno/functions/groupsync"
 	"steno/functions/internal/funchost"
 	"steno/functions/portal"
+	"steno/functions/retention"
 	"steno/functions/sequencer"
 	"steno/shared/azure"
 	"steno/shared/custody"
@@ -124,8 +125,9 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 
 	sync := groupsync.New(groupsync.Config{Tenant: s.tenant, Groups: s.roleGroups, MaxDrop: s.maxDrop}, people, roster, trail, log)
 	plan := exportplan.New(s.plan, roster, catalog, windows, log)
-	chats := chatexport.New(chatexport.Config{Tenant: s.tenant, History: s.plan.History, ClaimLease: s.claimLease, RetryWait: s.retryWait},
+	chats := chatexport.New(chatexport.Config{Tenant: s.tenant, History: s.plan.History, ClaimLease: s.claimLease, RetryWait: s.retryWait, Policies: s.keep.Policies},
 		graph, roster, catalog, store, trail, windows, log)
+	s.legs.Roster = roster
 	seal := finalize.New(s.legs, store, catalog, graph, trail, callLegs, log)
 	tiles, err := custodyTiles(s, cred, opts)
 	if err != nil {
@@ -141,7 +143,15 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	keeper, err := evidenceKeeper(s, cred, tables, opts)
+	if err != nil {
+		return err
+	}
 	matters, approvals, orders := azure.NewMatters(s.tenant, tables), azure.NewApprovals(s.tenant, tables), azure.NewExports(s.tenant, tables)
+	keep := retention.New(s.keep, retention.Stores{
+		Catalog: catalog, Roster: roster, Evidence: store, Keeper: keeper, Trail: trail,
+		Matters: matters, Approvals: approvals, Dispositions: azure.NewDispositions(s.tenant, tables),
+	}, log)
 	hand := export.New(export.Config{Tenant: s.tenant, Maker: maker()}, export.Stores{
 		Orders: orders, Approvals: approvals, Roster: roster, Catalog: catalog, Calls: catalog, Evidence: store, Packages: packages,
 		Trail: trail, Tiles: tiles, Signer: signer, Queue: exports,
@@ -157,7 +167,7 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	register(mux, functions{sync: sync, plan: plan, export: chats, seal: seal, order: order, hand: hand, web: web})
+	register(mux, functions{sync: sync, plan: plan, export: chats, seal: seal, order: order, keep: keep, hand: hand, web: web})
 	l, err := funchost.Listen(ctx, s.port)
 	if err != nil {
 		return err
@@ -167,18 +177,36 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 }
 
 func evidenceStore(s settings, cred azcore.TokenCredential, tables *aztables.ServiceClient, keys *azkeys.Client, vaultHost string, opts azcore.ClientOptions) (*evidence.Store, error) {
-	blobs, err := container.NewClient(s.blobURL+"/"+s.container, cred, &container.ClientOptions{ClientOptions: opts})
+	blobs, tails, err := evidenceBlobs(s, cred, opts)
 	if err != nil {
-		return nil, fmt.Errorf("blobs: %w", err)
+		return nil, err
+	}
+	return evidence.New(evidence.Config{
+		Blobs: blobs, Tails: tails, Keys: azure.NewKeys(tables),
+		Vault: azure.NewVault(keys, s.vaultKey), VaultHosts: []string{vaultHost},
+	})
+}
+
+// evidenceKeeper holds, keeps and disposes what evidenceStore stores.
+func evidenceKeeper(s settings, cred azcore.TokenCredential, tables *aztables.ServiceClient, opts azcore.ClientOptions) (evidence.Keeper, error) {
+	blobs, tails, err := evidenceBlobs(s, cred, opts)
+	return evidence.Keeper{Objects: blobs, Tails: tails, Keys: azure.NewKeys(tables)}, err
+}
+
+func evidenceBlobs(s settings, cred azcore.TokenCredential, opts azcore.ClientOptions) (*azure.Blobs, *azure.Tails, error) {
+	c, err := container.NewClient(s.blobURL+"/"+s.container, cred, &container.ClientOptions{ClientOptions: opts})
+	if err != nil {
+		return nil, nil, fmt.Errorf("blobs: %w", err)
 	}
 	tails, err := container.NewClient(s.blobURL+"/"+s.tails, cred, &container.ClientOptions{ClientOptions: opts})
 	if err != nil {
-		return nil, fmt.Errorf("blobs: %w", err)
+		return nil, nil, fmt.Errorf("blobs: %w", err)
 	}
-	return evidence.New(evidence.Config{
-		Blobs: azure.NewBlobs(blobs), Tails: azure.NewTails(tails), Keys: azure.NewKeys(tables),
-		Vault: azure.NewVault(keys, s.vaultKey), VaultHosts: []string{vaultHost},
-	})
+	blobs := azure.NewBlobs(c)
+	if s.lockDates {
+		blobs = blobs.Locking()
+	}
+	return blobs, azure.NewTails(tails), nil
 }
 
 // exportStore is where export packages lie, sealed like evidence and not write-once.

@@ -14,6 +14,7 @@ import (
 	"steno/functions/groupsync"
 	"steno/functions/internal/funchost"
 	"steno/functions/portal"
+	"steno/functions/retention"
 	"steno/functions/sequencer"
 	"steno/shared/azure"
 )
@@ -26,6 +27,7 @@ type functions struct {
 	seal   *finalize.Finalizer
 	order  *sequencer.Sequencer
 	hand   *export.Exporter
+	keep   *retention.Retention
 	web    http.Handler
 }
 
@@ -34,6 +36,7 @@ func register(mux *funchost.Mux, f functions) {
 	mux.Timer("groupsync", func(ctx context.Context, _ funchost.TimerInfo) error { return f.sync.Run(ctx) })
 	mux.Timer("exportplan", func(ctx context.Context, _ funchost.TimerInfo) error { return f.plan.Run(ctx) })
 	mux.Timer("sequencer", func(ctx context.Context, _ funchost.TimerInfo) error { return f.order.Run(ctx) })
+	mux.Timer("retention", func(ctx context.Context, _ funchost.TimerInfo) error { return f.keep.Run(ctx) })
 	mux.Queue("chatexport", "window", func(ctx context.Context, m funchost.Message) error { return f.export.Handle(ctx, m.Body) })
 	mux.Queue("finalize", "leg", func(ctx context.Context, m funchost.Message) error { return f.seal.Handle(ctx, m.Body) })
 	mux.Queue("export", "order", func(ctx context.Context, m funchost.Message) error { return f.hand.Handle(ctx, m.Body) })

@@ -79,6 +79,8 @@ type Config struct {
 	// RetryWait is how long a window that could not be read rests before it is tried
 	// again, times the attempt; 0 means DefaultRetryWait.
 	RetryWait time.Duration
+	// Policies say how long what is stored is kept.
+	Policies policy.DataPolicies
 }
 
 // Exporter handles messages of the queue chat-export. It is safe for many at once.

@@ -177,6 +177,9 @@ func (e *Exporter) put(ctx context.Context, h conversation.BatchHeader, o conver
 	if err != nil {
 		return nil, err
 	}
+	if sealed.Until, err = e.until(ctx, h); err != nil {
+		return nil, err
+	}
 	switch err := e.store.Put(ctx, sealed); {
 	case errors.Is(err, evidence.ErrExists):
 		// Ours after all, if the first answer was lost and the request repeated.

@@ -22,6 +22,7 @@ import (
 	"steno/shared/conversation"
 	"steno/shared/custody"
 	"steno/shared/evidence"
+	"steno/shared/policy"
 	"steno/shared/teams"
 )
 
@@ -34,6 +35,11 @@ type Config struct {
 	CheckEvery time.Duration
 	Silence    time.Duration
 	Now        func() time.Time // time.Now if nil
+	// Policies say how long what is sealed is kept, by the desks that Roster knows. Without
+	// a Roster nobody is on a desk.
+	Policies policy.DataPolicies
+	Roster   policy.Roster
+	History  time.Duration // as in exportplan
 }
 
 // The defaults of Config.

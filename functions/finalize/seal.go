@@ -29,11 +29,16 @@ type leg struct {
 	faults     []string
 	receipt    custody.Receipt
 	until      time.Time
+	keep       time.Time // Retain Until of what is stored
 }
 
 // seal verifies all of a leg, seals its manifest and closes it in the register.
 func (f *Finalizer) seal(ctx context.Context, n conversation.LegNotice, abandoned bool) error {
 	l := &leg{Finalizer: f, n: n, meters: map[conversation.TrackID]*trackMeter{}, placed: map[string]placed{}}
+	var err error
+	if l.keep, err = f.keepUntil(ctx, n); err != nil {
+		return fmt.Errorf("seal leg %s: %w", n.Leg, err)
+	}
 	if err := l.gather(ctx); err != nil {
 		return fmt.Errorf("seal leg %s: %w", n.Leg, err)
 	}
@@ -339,6 +344,7 @@ func (l *leg) put(ctx context.Context, object string, plain []byte) error {
 	if err != nil {
 		return err
 	}
+	s.Until = l.keep
 	if err := l.evidence.Put(ctx, s); err != nil && !errors.Is(err, evidence.ErrExists) {
 		return err
 	}

@@ -69,6 +69,7 @@ func (l *leg) pack(ctx context.Context, n int, members []evidence.Sealed) error 
 	if err != nil {
 		return err
 	}
+	p.Until = l.keep
 	if err := l.evidence.PutPack(ctx, p); err != nil && !errors.Is(err, evidence.ErrExists) {
 		return err
 	}

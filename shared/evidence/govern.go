@@ -114,6 +114,7 @@ type UnitState struct {
 	Until   time.Time // the latest Retain Until of its objects
 	Locked  bool      // an object is under a locked date that has not passed
 	Held    int       // objects under legal hold
+	Newest  time.Time // when the newest of them was stored, by the clock of storage
 }
 
 // State reads what protects a unit. It costs one listing and one request an object.
@@ -133,6 +134,9 @@ func (k Keeper) State(ctx context.Context, tenant teams.TenantID, unit string) (
 			return s, fmt.Errorf("state of %s: %w", unit, err)
 		}
 		s.Objects++
+		if o.StoredAt.After(s.Newest) {
+			s.Newest = o.StoredAt
+		}
 		if p.Until.After(s.Until) {
 			s.Until = p.Until
 		}

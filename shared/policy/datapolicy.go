@@ -294,3 +294,12 @@ func walkValue(dec *json.Decoder, names []string, depth int) error {
 	}
 	return nil
 }
+
+// Digest identifies the policies: hex SHA-256 of what they say, in their order.
+func (ps DataPolicies) Digest() string {
+	parts := make([]string, 0, len(ps))
+	for _, p := range ps {
+		parts = append(parts, fmt.Sprintf("%q %q %q %s %q", p.Name, p.Modalities, p.Desks, p.Keep, p.Starts))
+	}
+	return digestOf([]byte("steno-data-policies-v1\x00" + strings.Join(parts, "\n")))
+}

@@ -371,6 +371,7 @@ func (w *World) startHost(ctx context.Context, c Config) error {
 		"STENO_GROUPSYNC_SCHEDULE":     "0 0 */12 * * *",
 		"STENO_EXPORTPLAN_SCHEDULE":    "0 */15 * * * *",
 		"STENO_SEQUENCER_SCHEDULE":     "0 */5 * * * *",
+		"STENO_RETENTION_SCHEDULE":     "0 45 */6 * * *",
 		"STENO_CUSTODY_CONTAINER":      Custody,
 		"STENO_CUSTODY_HEAD_CONTAINER": Heads,
 		"STENO_SIGNING_KEY":            SignKey,
