@@ -210,7 +210,10 @@ func (p *pass) survey(ctx context.Context) error {
 		if sweep || c.Call != nil && p.now.Sub(c.ID.Day()) < recent {
 			n, err := p.extend(ctx, c.ID)
 			moved += n
-			if err != nil {
+			if errors.Is(err, errGone) {
+				// The listing is derived, and may be out of date or tampered with.
+				p.log.WarnContext(ctx, "listed and not there", slog.String("conversation", string(c.ID)))
+			} else if err != nil {
 				faults = append(faults, fmt.Errorf("extend %s: %w", c.ID, err))
 			}
 		}
