@@ -142,7 +142,7 @@ func (p *pass) issue(ctx context.Context, day string, n int, part []policy.Dispo
 
 // announce puts a stored certificate on record and takes what it lists off the list.
 func (p *pass) announce(ctx context.Context, c policy.Certificate, listed []policy.Disposition) error {
-	e := custody.Event{Action: custody.Certified, Item: "certificate-" + c.ID, SHA256: hexDigest(c.Text), Detail: fmt.Sprintf("conversations=%d", len(listed))}
+	e := custody.Event{Action: custody.Certified, Item: "certificate-" + c.ID, Detail: fmt.Sprintf("conversations=%d sha256=%s", len(listed), hexDigest(c.Text))}
 	if _, err := p.record(ctx, e); err != nil {
 		return err
 	}

@@ -339,7 +339,10 @@ func (p *pass) finish(ctx context.Context, d *policy.Disposition) error {
 	if err := p.bury(ctx, *d); err != nil {
 		return err
 	}
-	detail := fmt.Sprintf("ground=%s objects=%d event=%s keys=%s", d.Ground, d.Objects, d.Event, strings.Join(d.Keys[:min(len(d.Keys), maxKeysNamed)], ","))
+	// The units stand there by name: whoever finds an object missing that the log binds finds
+	// here where it went.
+	detail := fmt.Sprintf("ground=%s objects=%d event=%s units=%s keys=%s",
+		d.Ground, d.Objects, d.Event, strings.Join(d.Units, ","), strings.Join(d.Keys[:min(len(d.Keys), maxKeysNamed)], ","))
 	if _, err := p.record(ctx, custody.Event{Action: custody.Disposed, Item: d.Conversation, Detail: detail}); err != nil {
 		return err
 	}

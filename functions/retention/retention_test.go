@@ -38,6 +38,9 @@ func TestWhatIsDueIsDisposedOnRecordCertifiedAndLeavesATombstone(t *testing.T) {
 			t.Errorf("events of %s: %+v, %+v", id, begun[string(id)], done[string(id)])
 		}
 	}
+	if d := done[string(call)].Detail; !strings.Contains(d, " units="+string(leg)+" ") || !strings.Contains(d, "objects=2") {
+		t.Errorf("completion of the call: %s", d)
+	}
 	slice, err := r.catalog.Slice(t.Context(), chat)
 	r.ok(err)
 	tomb := slice.Conversation
@@ -71,7 +74,7 @@ func TestWhatIsDueIsDisposedOnRecordCertifiedAndLeavesATombstone(t *testing.T) {
 	r.ok(json.Unmarshal(certs[0].Text, &said))
 	sum := sha256.Sum256(certs[0].Text)
 	event := r.events(custody.Certified)["certificate-"+certs[0].ID]
-	if said.Count != 2 || said.ByPolicy["default"] != 2 || event.SHA256 != hex.EncodeToString(sum[:]) || strings.Contains(string(certs[0].Text), string(ann)) {
+	if said.Count != 2 || said.ByPolicy["default"] != 2 || event.Detail != "conversations=2 sha256="+hex.EncodeToString(sum[:]) || strings.Contains(string(certs[0].Text), string(ann)) {
 		t.Errorf("certificate %s, event %+v", certs[0].Text, event)
 	}
 	for _, d := range said.Disposed {

@@ -16,11 +16,11 @@ type Disposed struct {
 	Event  string    `json:"event"`  // id of the custody event behind it, which its log proves
 }
 
-// Tombstone is what stays of the conversation: its id, kind, modality and day. The id
-// holds a digest of the thread and the day.
+// Tombstone is what stays of the conversation: its id, kind, modality and day, and how many
+// objects the custody log binds of it. The id holds a digest of the thread and the day.
 func (c Conversation) Tombstone(d Disposed) Conversation {
 	day := c.ID.Day()
-	t := Conversation{ID: c.ID, Kind: c.Kind, Modality: c.Modality, Start: day, First: day, Last: day, Disposed: &d}
+	t := Conversation{ID: c.ID, Kind: c.Kind, Modality: c.Modality, Start: day, First: day, Last: day, Objects: c.Objects, Disposed: &d}
 	if c.Call != nil {
 		t.Call = &CallFacts{Legs: c.Call.Legs}
 	}
