@@ -134,6 +134,30 @@ func TestTheSampleIsAConfigurationOnceItsPlaceholdersAreFilled(t *testing.T) {
 	}
 }
 
+func TestRetentionSettingsThatWouldKeepWronglyAreRefused(t *testing.T) {
+	for setting, want := range map[[2]string]string{
+		{"STENO_DATA_POLICIES", `[{"name":"a","keep":"P0Y"}]`}:                                      "keeps nothing",
+		{"STENO_DATA_POLICIES", `[{"name":"a","keep":"P1000Y"}]`}:                                   "100 years",
+		{"STENO_DATA_POLICIES", `[{"name":"a","keep":"P1Y","modalities":["fax"]}]`}:                 "unknown modality",
+		{"STENO_DATA_POLICIES", `[{"name":"a","keep":"P1Y"},{"name":"b","keep":"P2Y"}]`}:            "overlap",
+		{"STENO_DATA_POLICIES", `[{"name":"a","keep":"P1Y","desks":["a-desk-that-nobody-is-on"]}]`}: "no role group of recorded users has the desk",
+		{"STENO_IMMUTABILITY_MODE", "locked"}:                                                       "want Locked or Unlocked",
+		{"STENO_ERASURE_WAIT", "24h"}:                                                               "STENO_ERASURE_WAIT",
+		{"STENO_DISPOSAL_CAP", "2"}:                                                                 "STENO_DISPOSAL_CAP",
+		{"STENO_HOLD_GRACE", "0s"}:                                                                  "STENO_HOLD_GRACE",
+	} {
+		values := sample(t)
+		for k, v := range values {
+			v = strings.ReplaceAll(v, "<object id>", "11111111-1111-4111-8111-11111111111a")
+			values[k] = strings.ReplaceAll(v, "<tenant id>", values["STENO_TENANT_ID"])
+		}
+		values[setting[0]] = setting[1]
+		if _, _, err := readSettings(environ(values)); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), setting[0]) {
+			t.Errorf("%s=%s: %v, want %q", setting[0], setting[1], err, want)
+		}
+	}
+}
+
 func TestAllFaultsOfAConfigurationAreReportedAtOnce(t *testing.T) {
 	values := sample(t)
 	values["STENO_TENANT_ID"] = "contoso"

@@ -57,6 +57,20 @@ func TestBlobAndKeyOperationsCostWhatTheyClaim(t *testing.T) {
 	costs(t, "get key", ops(azurite.OpTableGet, 1), func() error { _, err := k.Get(t.Context(), key.Tenant, key.Unit, key.ID); return err })
 }
 
+func TestWhatKeepingAndDisposingCosts(t *testing.T) {
+	b, k, name := azure.NewBlobs(free), azure.NewKeys(tables), evidence.NewObjectID()
+	ctx, tenant := t.Context(), storetest.NewTenant()
+	body, until := []byte("body"), time.Now().Add(time.Hour)
+	costs(t, "create until", ops(worm.OpPut, 1), func() error { return b.CreateUntil(ctx, name, body, until) })
+	costs(t, "protection", ops(worm.OpHead, 1), func() error { _, err := b.Protection(ctx, name); return err })
+	costs(t, "a date that stays", ops(worm.OpHead, 1), func() error { _, err := b.Protect(ctx, name, until); return err })
+	costs(t, "a date that moves", ops(worm.OpHead, 1, worm.OpOther, 1), func() error { _, err := b.Protect(ctx, name, until.Add(time.Hour)); return err })
+	costs(t, "list keys", ops(azurite.OpTableQuery, 1), func() error { _, err := k.List(ctx, tenant, "u"); return err })
+	matters, dispositions := azure.NewMatters(tenant, tables), azure.NewDispositions(tenant, tables)
+	costs(t, "list matters", ops(azurite.OpTableQuery, 1), func() error { _, err := matters.List(ctx); return err })
+	costs(t, "list dispositions", ops(azurite.OpTableQuery, 1), func() error { _, err := dispositions.List(ctx); return err })
+}
+
 func TestCatalogOperationsCostWhatTheyClaim(t *testing.T) {
 	tenant := storetest.NewTenant()
 	c := azure.NewCatalog(tenant, tables)
