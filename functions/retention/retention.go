@@ -140,6 +140,7 @@ func (r *Retention) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("retention: %w", err)
 	}
+	p.log.InfoContext(ctx, "retention run", slog.Int("conversations", p.total), slog.Int("candidates", len(p.due)), slog.Int("moved", p.moved))
 	return nil
 }
 
@@ -151,6 +152,7 @@ type pass struct {
 	total   int               // conversations that are not disposed
 	due     []conversation.ID // candidates: due by what the listing says
 	whole   bool              // all conversations were seen
+	moved   int               // objects whose Retain Until moved on
 }
 
 // system is who acts in the custody trail.
@@ -218,7 +220,7 @@ func (p *pass) survey(ctx context.Context) error {
 			}
 		}
 	})
-	p.whole = err == nil
+	p.whole, p.moved = err == nil, moved
 	if moved > 0 {
 		if _, recordErr := p.record(ctx, custody.Event{Action: custody.Retain, Item: "retain-until", Detail: fmt.Sprintf("objects=%d policies=%s", moved, digest)}); recordErr != nil {
 			faults = append(faults, recordErr)
