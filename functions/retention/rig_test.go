@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
+
 	"steno/functions/retention"
 	"steno/shared/conversation"
 	"steno/shared/custody"
@@ -50,6 +52,7 @@ type rig struct {
 	trail    custody.Trail
 	store    *evidence.Store
 	logs     *lines
+	raw      *container.Client // of the real blobs, past everything of ours
 
 	mu  sync.Mutex
 	at  time.Time // zero: the real clock

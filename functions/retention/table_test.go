@@ -12,6 +12,7 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/data/aztables"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/bloberror"
 
 	"steno/shared/azure"
 	"steno/shared/conversation"
@@ -50,13 +51,15 @@ func newCloudRig(t *testing.T) (*rig, *aztables.ServiceClient) {
 	if _, err := blobs.CreateContainer(ctx, "evidence", nil); err != nil {
 		t.Fatal(err)
 	}
-	store := azure.NewBlobs(blobs.ServiceClient().NewContainerClient("evidence"))
+	raw := blobs.ServiceClient().NewContainerClient("evidence")
+	store := azure.NewBlobs(raw)
 	tenant := storetest.NewTenant()
 	r := &rig{
 		t: t, tenant: tenant, blobs: store, locking: store.Locking(), keys: azure.NewKeys(tables), catalog: azure.NewCatalog(tenant, tables),
 		roster: azure.NewRoster(tenant, tables), matters: azure.NewMatters(tenant, tables), approved: azure.NewApprovals(tenant, tables),
 		disposed: azure.NewDispositions(tenant, tables), trail: azure.NewTrail(tenant, tables),
 	}
+	r.raw = raw
 	r.start()
 	return r, tables
 }
@@ -218,10 +221,18 @@ func (r *rig) refusesEarlyDeletion(id conversation.ID, c row, dated bool) {
 	list, err := r.blobs.List(r.t.Context(), string(r.tenant)+"/"+string(id)+"/")
 	r.ok(err)
 	for _, o := range list {
-		err := r.blobs.Delete(r.t.Context(), o.Name)
-		if held && !errors.Is(err, evidence.ErrHeld) || !held && !errors.Is(err, evidence.ErrLocked) {
-			r.t.Errorf("%+v: deletion was answered with %v", c, err)
+		ours := r.blobs.Delete(r.t.Context(), o.Name)
+		_, err := r.raw.NewBlobClient(o.Name).Delete(r.t.Context(), nil)
+		want, code := evidence.ErrLocked, string(bloberror.BlobImmutableDueToPolicy)
+		if held {
+			want, code = evidence.ErrHeld, "BlobImmutableDueToLegalHold"
 		}
+		if !errors.Is(ours, want) || !bloberror.HasCode(err, bloberror.Code(code)) {
+			r.t.Errorf("%+v: deletion was answered with %v and %v", c, ours, err)
+		}
+	}
+	if len(list) == 0 {
+		r.t.Errorf("%+v: nothing is stored", c)
 	}
 }
 

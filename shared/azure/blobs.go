@@ -118,20 +118,16 @@ type Tails struct{ *Blobs }
 func NewTails(c *container.Client) *Tails { return &Tails{NewBlobs(c)} }
 
 // List costs one list operation for up to 5,000 objects.
-func (b *Blobs) List(ctx context.Context, prefix string) ([]evidence.TailInfo, error) {
-	var out []evidence.TailInfo
-	pager := b.c.NewListBlobsFlatPager(&container.ListBlobsFlatOptions{Prefix: to.Ptr(prefix)})
-	for pager.More() {
-		page, err := pager.NextPage(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("list blobs: %w", hide(err))
-		}
-		for _, i := range page.Segment.BlobItems {
-			if i.Name == nil || i.Properties == nil || i.Properties.ContentLength == nil || i.Properties.LastModified == nil {
-				return nil, errors.New("list blobs: an entry without name, length or time")
-			}
-			out = append(out, evidence.TailInfo{Name: *i.Name, Size: *i.Properties.ContentLength, StoredAt: *i.Properties.LastModified})
-		}
+func (t *Tails) List(ctx context.Context, prefix string) ([]evidence.TailInfo, error) {
+	return t.listed(ctx, prefix, container.ListBlobsInclude{})
+}
+
+// Delete costs nothing but the request. With versioning a version stays, which is the
+// lifecycle rule's of the container to remove.
+func (t *Tails) Delete(ctx context.Context, name string) error {
+	_, err := t.c.NewBlobClient(name).Delete(ctx, nil)
+	if err != nil && !bloberror.HasCode(err, bloberror.BlobNotFound) {
+		return fmt.Errorf("delete blob: %w", hide(err))
 	}
-	return out, nil
+	return nil
 }

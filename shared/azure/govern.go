@@ -10,6 +10,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/to"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blob"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/bloberror"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
 
 	"steno/shared/evidence"
 )
@@ -95,19 +96,103 @@ func (b *Blobs) Hold(ctx context.Context, name string, on bool) error {
 	return nil
 }
 
-// Delete costs nothing but the request. With versioning it leaves a version behind, which
-// the account's lifecycle rule removes: a version under a date or hold is refused there too.
+// Delete costs one read operation, one list operation, and the deletions, which cost
+// nothing but their requests.
+//
+// With versioning, which a policy for each version needs, deleting a blob only moves its
+// current version aside, also one under a date: so the date is asked for first, and then
+// the versions are deleted one by one, which storage refuses for those under a date or a
+// hold. The right to that is another than the one to delete (deleteBlobVersion).
+// https://learn.microsoft.com/azure/storage/blobs/versioning-overview
 func (b *Blobs) Delete(ctx context.Context, name string) error {
-	_, err := b.c.NewBlobClient(name).Delete(ctx, nil)
+	p, err := b.Protection(ctx, name)
+	if errors.Is(err, evidence.ErrNotFound) {
+		return b.deleteVersions(ctx, name) // an earlier try may have come this far
+	}
+	if err == nil {
+		err = p.Refusal(time.Now())
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := b.c.NewBlobClient(name).Delete(ctx, nil); err != nil && !bloberror.HasCode(err, bloberror.BlobNotFound) {
+		return undeleted(err)
+	}
+	return b.deleteVersions(ctx, name)
+}
+
+// deleteVersions deletes what a deletion has moved aside.
+func (b *Blobs) deleteVersions(ctx context.Context, name string) error {
+	var versions []string
+	err := b.list(ctx, name, container.ListBlobsInclude{Versions: true}, func(i *container.BlobItem) {
+		if *i.Name == name && i.VersionID != nil {
+			versions = append(versions, *i.VersionID)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	for _, v := range versions {
+		c, err := b.c.NewBlobClient(name).WithVersionID(v)
+		if err != nil {
+			return fmt.Errorf("delete blob version: %w", err)
+		}
+		if _, err := c.Delete(ctx, nil); err != nil && !bloberror.HasCode(err, bloberror.BlobNotFound) {
+			return undeleted(err)
+		}
+	}
+	return nil
+}
+
+// undeleted is why storage kept a blob or a version of it.
+func undeleted(err error) error {
 	switch {
-	case err == nil, bloberror.HasCode(err, bloberror.BlobNotFound):
-		return nil
 	case bloberror.HasCode(err, "BlobImmutableDueToLegalHold"):
 		return evidence.ErrHeld
 	case bloberror.HasCode(err, bloberror.BlobImmutableDueToPolicy):
 		return evidence.ErrLocked
 	}
 	return fmt.Errorf("delete blob: %w", hide(err))
+}
+
+// List costs one list operation for up to 5,000 versions. A blob of which only earlier
+// versions are left is listed too: it is there until they are gone.
+func (b *Blobs) List(ctx context.Context, prefix string) ([]evidence.TailInfo, error) {
+	return b.listed(ctx, prefix, container.ListBlobsInclude{Versions: true})
+}
+
+// listed names each blob once, with the time of its newest version.
+func (b *Blobs) listed(ctx context.Context, prefix string, what container.ListBlobsInclude) ([]evidence.TailInfo, error) {
+	var out []evidence.TailInfo
+	err := b.list(ctx, prefix, what, func(i *container.BlobItem) {
+		o := evidence.TailInfo{Name: *i.Name, Size: *i.Properties.ContentLength, StoredAt: *i.Properties.LastModified}
+		if n := len(out); n > 0 && out[n-1].Name == o.Name { // versions of one blob stand together
+			if o.StoredAt.After(out[n-1].StoredAt) {
+				out[n-1] = o
+			}
+			return
+		}
+		out = append(out, o)
+	})
+	return out, err
+}
+
+// list calls f for each entry below a prefix.
+func (b *Blobs) list(ctx context.Context, prefix string, what container.ListBlobsInclude, f func(*container.BlobItem)) error {
+	pager := b.c.NewListBlobsFlatPager(&container.ListBlobsFlatOptions{Prefix: to.Ptr(prefix), Include: what})
+	for pager.More() {
+		page, err := pager.NextPage(ctx)
+		if err != nil {
+			return fmt.Errorf("list blobs: %w", hide(err))
+		}
+		for _, i := range page.Segment.BlobItems {
+			if i.Name == nil || i.Properties == nil || i.Properties.ContentLength == nil || i.Properties.LastModified == nil {
+				return errors.New("list blobs: an entry without name, length or time")
+			}
+			f(i)
+		}
+	}
+	return nil
 }
 
 // Now costs one read operation: every answer carries the service's clock.
