@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
 
 	"steno/shared/custody"
 	"steno/shared/policy"
@@ -24,17 +27,26 @@ func (p *pass) placeHolds(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("hold of matter %s: %w", m.ID, err)
 		}
-		objects := 0
+		var objects atomic.Int64
+		group, gctx := errgroup.WithContext(ctx)
+		group.SetLimit(parallel)
 		for _, s := range held {
-			for _, u := range s.units {
-				n, err := p.s.Keeper.Hold(ctx, p.c.Tenant, u, true)
-				if objects += n; err != nil {
-					return fmt.Errorf("hold of matter %s: %w", m.ID, err)
+			group.Go(func() error {
+				for _, u := range s.units {
+					n, err := p.s.Keeper.Hold(gctx, p.c.Tenant, u, true)
+					objects.Add(int64(n))
+					if err != nil {
+						return err
+					}
 				}
-			}
+				return nil
+			})
 		}
-		if objects > 0 {
-			if _, err := p.record(ctx, custody.Event{Action: custody.HoldSet, Item: m.ID, Detail: fmt.Sprintf("objects=%d conversations=%d", objects, len(held))}); err != nil {
+		if err := group.Wait(); err != nil {
+			return fmt.Errorf("hold of matter %s: %w", m.ID, err)
+		}
+		if n := objects.Load(); n > 0 {
+			if _, err := p.record(ctx, custody.Event{Action: custody.HoldSet, Item: m.ID, Detail: fmt.Sprintf("objects=%d conversations=%d", n, len(held))}); err != nil {
 				return err
 			}
 		}

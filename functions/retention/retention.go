@@ -48,6 +48,11 @@ const (
 	// SweepEvery is how often all evidence is brought under the policies though they did
 	// not change: for conversations that got another custodian.
 	SweepEvery = 30 * 24 * time.Hour
+	// DefaultSweepFor is how long one run moves dates on before it leaves the rest of a sweep
+	// to the next one, so that there is time for what is due.
+	DefaultSweepFor = 4 * time.Minute
+	// parallel is how many conversations storage is asked about at the same time.
+	parallel = 8
 	// recent is for how long each run looks after calls, whose packs are stored under the
 	// container's default alone.
 	recent = 3 * 24 * time.Hour
@@ -61,6 +66,7 @@ type Config struct {
 	Grace    time.Duration // after a release; 0 means policy.DefaultGrace
 	Wait     time.Duration // after the approval of an erasure; less than MinErasureWait means that
 	Cap      float64       // share of conversations a day; 0 means DefaultCap
+	SweepFor time.Duration // how long a run may move dates on; 0 means DefaultSweepFor
 	Now      func() time.Time
 }
 
@@ -106,6 +112,9 @@ func New(c Config, s Stores, log *slog.Logger) *Retention {
 		c.Grace = policy.DefaultGrace
 	}
 	c.Wait = max(c.Wait, MinErasureWait)
+	if c.SweepFor == 0 {
+		c.SweepFor = DefaultSweepFor
+	}
 	if c.Cap == 0 {
 		c.Cap = DefaultCap
 	}
@@ -191,84 +200,6 @@ func (r *Retention) holds(ctx context.Context) (policy.Holds, error) {
 		return policy.Holds{}, fmt.Errorf("read matters: %w", err)
 	}
 	return policy.Holds{Matters: matters, Grace: r.c.Grace}, nil
-}
-
-// survey passes over all conversations: it counts them, notes what may be due, and moves
-// Retain Until on where that is to be looked at.
-func (p *pass) survey(ctx context.Context) error {
-	last, err := p.s.Dispositions.Sweep(ctx)
-	if err != nil {
-		return fmt.Errorf("read last sweep: %w", err)
-	}
-	digest := p.c.Policies.Digest()
-	sweep := last.Policies != digest || p.now.Sub(last.At) >= SweepEvery
-	shortest := p.c.Policies.Shortest()
-	moved, faults := 0, []error(nil)
-	err = p.each(ctx, func(c conversation.Conversation) {
-		p.total++
-		if !p.now.Before(shortest.After(c.ID.Day())) {
-			p.due = append(p.due, c.ID)
-		}
-		if sweep || c.Call != nil && p.now.Sub(c.ID.Day()) < recent {
-			n, err := p.extend(ctx, c.ID)
-			moved += n
-			if errors.Is(err, errGone) {
-				// The listing is derived, and may be out of date or tampered with.
-				p.log.WarnContext(ctx, "listed and not there", slog.String("conversation", string(c.ID)))
-			} else if err != nil {
-				faults = append(faults, fmt.Errorf("extend %s: %w", c.ID, err))
-			}
-		}
-	})
-	p.whole, p.moved = err == nil, moved
-	if moved > 0 {
-		if _, recordErr := p.record(ctx, custody.Event{Action: custody.Retain, Item: "retain-until", Detail: fmt.Sprintf("objects=%d policies=%s", moved, digest)}); recordErr != nil {
-			faults = append(faults, recordErr)
-		}
-	}
-	if err = errors.Join(append(faults, err)...); err != nil {
-		return err
-	}
-	if sweep {
-		return p.s.Dispositions.SaveSweep(ctx, policy.Sweep{At: p.now, Policies: digest})
-	}
-	return nil
-}
-
-// each calls f for every conversation that is not disposed.
-func (p *pass) each(ctx context.Context, f func(conversation.Conversation)) error {
-	var request conversation.PageRequest
-	for {
-		page, err := p.s.Catalog.ByTime(ctx, conversation.Earliest, conversation.Latest, request)
-		if err != nil {
-			return fmt.Errorf("list conversations: %w", err)
-		}
-		for _, c := range page.Conversations {
-			request.After = c.Position()
-			if c.Disposed == nil {
-				f(c)
-			}
-		}
-		if !page.More {
-			return nil
-		}
-	}
-}
-
-// extend moves the Retain Until of a conversation's evidence on.
-func (p *pass) extend(ctx context.Context, id conversation.ID) (moved int, err error) {
-	s, err := p.subject(ctx, id)
-	if err != nil {
-		return 0, err
-	}
-	until := p.c.Policies.Decide(s.facts).Until
-	for _, u := range s.units {
-		n, err := p.s.Keeper.Extend(ctx, p.c.Tenant, u, until)
-		if moved += n; err != nil {
-			return moved, err
-		}
-	}
-	return moved, nil
 }
 
 func hexDigest(b []byte) string {

@@ -141,6 +141,38 @@ func TestPoliciesMoveRetainUntilOnAndNeverBack(t *testing.T) {
 	}
 }
 
+func TestASweepThatOneRunDoesNotFinishIsFinishedByOthers(t *testing.T) {
+	r := newRig(t)
+	r.config.SweepFor = time.Nanosecond // a page a run
+	const n = 2*conversation.MaxPage + 50
+	var ids []conversation.ID
+	for i := range n {
+		ids = append(ids, r.chat(fresh.Add(-time.Duration(i)*time.Hour), "x", time.Time{}, false))
+	}
+	dated := func() (k int) {
+		for _, id := range ids {
+			list, err := r.blobs.List(t.Context(), string(r.tenant)+"/"+string(id)+"/")
+			r.ok(err)
+			p, err := r.blobs.Protection(t.Context(), list[0].Name)
+			r.ok(err)
+			if !p.Until.IsZero() {
+				k++
+			}
+		}
+		return k
+	}
+	for run, want := range []int{conversation.MaxPage, 2 * conversation.MaxPage, n, n} {
+		r.run()
+		if got := dated(); got != want {
+			t.Errorf("after run %d: %d under a date, want %d", run+1, got, want)
+		}
+	}
+	w, err := r.disposed.Sweep(t.Context())
+	if err != nil || w.Under != "" || !w.At.Equal(today) || w.Policies != r.config.Policies.Digest() {
+		t.Errorf("the sweep is not complete: %+v, %v", w, err)
+	}
+}
+
 func TestPacksOfTheRecorderAreBroughtUnderThePolicyByTheNextRun(t *testing.T) {
 	r := newRig(t)
 	r.run() // the sweep of this configuration is done

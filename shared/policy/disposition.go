@@ -92,10 +92,17 @@ type Dispositions interface {
 	SaveSweep(ctx context.Context, s Sweep) error
 }
 
-// Sweep is when all evidence was last brought under the policies, and which they were.
+// Sweep is when all evidence was last brought under the policies, and which they were. One
+// that is under way goes on, newest conversations first, behind the conversation of ID.
 type Sweep struct {
-	At       time.Time `json:"at"`
-	Policies string    `json:"policies"` // digest of the configuration
+	At       time.Time `json:"at,omitzero"` // when the last one was completed
+	Policies string    `json:"policies"`    // digest of the configuration it was completed under
+
+	Under string    `json:"under,omitempty"` // digest that the one under way works by, empty if none is
+	Start time.Time `json:"start,omitzero"`  // of the last conversation it has seen
+	ID    string    `json:"id,omitempty"`
+	// Failed says that it failed for some conversation: it will not count as complete.
+	Failed bool `json:"failed,omitempty"`
 }
 
 // Certificate is a certificate of disposition: what was disposed on a day. Text is JSON
