@@ -53,6 +53,13 @@ func (p *pass) certify(ctx context.Context) error {
 	days := map[string][]policy.Disposition{}
 	for _, d := range list {
 		if d.State == policy.DispositionDone && !sameDay(d.DoneAt, p.now) {
+			err := p.authentic(ctx, d)
+			if errors.Is(err, errUnbacked) {
+				continue // the alarm was raised when it was not carried on
+			}
+			if err != nil {
+				return err
+			}
 			day := d.DoneAt.UTC().Format("20060102")
 			days[day] = append(days[day], d)
 		}

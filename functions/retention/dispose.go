@@ -19,6 +19,9 @@ import (
 // errHeld stops a deletion because a matter protects the conversation.
 var errHeld = errors.New("a matter protects the conversation")
 
+// errUnbacked says that no custody event is behind a disposition.
+var errUnbacked = errors.New("no custody event says so")
+
 // plan writes down what is due and not held. Nothing is destroyed by it.
 func (p *pass) plan(ctx context.Context) error {
 	holds, err := p.holds(ctx)
@@ -182,7 +185,9 @@ func (p *pass) carryOn(ctx context.Context, d policy.Disposition) error {
 		if err != nil || !begun {
 			return err
 		}
-	} else if err := p.authentic(ctx, d); err != nil {
+	} else if err := p.authentic(ctx, d); !errors.Is(err, errUnbacked) && err != nil {
+		return err
+	} else if err != nil {
 		p.alarm(ctx, "disposition", "a disposition is not carried on: nothing in the trail is behind it", slog.String("conversation", d.Conversation), slog.String("cause", err.Error()))
 		return nil
 	}
@@ -275,7 +280,7 @@ func setOf(d policy.Disposition) string { return "set=" + policy.ObjectSet(d.Uni
 func (p *pass) authentic(ctx context.Context, d policy.Disposition) error {
 	at, err := custody.TimeOf(d.Event)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errUnbacked, err)
 	}
 	records, err := p.s.Trail.Trail.Range(ctx, at, at.Add(time.Millisecond), 1000)
 	if err != nil {
@@ -290,7 +295,7 @@ func (p *pass) authentic(ctx context.Context, d policy.Disposition) error {
 			return nil
 		}
 	}
-	return errors.New("no custody event of that id says so")
+	return errUnbacked
 }
 
 // guard is asked before each deletion: the matters are read again, since one may have been

@@ -35,6 +35,7 @@ func TestForgedRowsDestroyNothing(t *testing.T) {
 		"planned erasure of no request":  {policy.GroundErasure, policy.ObjectSet("nothing"), "", policy.DispositionPlanned},
 		"begun erasure":                  {policy.GroundErasure, "", "0000000000000001-0000000000000001", policy.DispositionBegun},
 		"shredded, ready to be swept":    {policy.GroundErasure, "", event, policy.DispositionSealed},
+		"done":                           {policy.GroundExpiry, "", "", policy.DispositionDone},
 		"a state that nobody ever wrote": {policy.GroundExpiry, "", "", "ready"},
 	} {
 		forged[what] = id(what)
@@ -68,7 +69,20 @@ func TestForgedRowsDestroyNothing(t *testing.T) {
 		for what, id := range forged {
 			r.want(what, kept, id)
 		}
-		r.pass(time.Hour)
+		r.pass(24 * time.Hour)
+	}
+	if !r.logs.has("alarm=disposition") {
+		t.Error("no alarm")
+	}
+	certs, err := r.disposed.Certificates(ctx, longAgo, r.now())
+	r.ok(err)
+	if len(certs) != 1 || !containsID(certs[0].Text, real) {
+		t.Fatalf("%d certificates", len(certs))
+	}
+	for what, id := range forged {
+		if containsID(certs[0].Text, id) {
+			t.Errorf("%s: certified", what)
+		}
 	}
 }
 
