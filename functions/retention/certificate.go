@@ -19,17 +19,17 @@ const maxCertified = 100
 
 // certificate is what a certificate of disposition says.
 type certificate struct {
-	Format     string             `json:"format"` // steno-certificate/1
-	ID         string             `json:"id"`
-	Tenant     teams.TenantID     `json:"tenant"`
-	Day        string             `json:"day"` // UTC
-	Count      int                `json:"count"`
-	ByPolicy   map[string]int     `json:"byPolicy"`
-	ByModality map[string]int     `json:"byModality"`
-	Disposed   []certifiedDeposit `json:"disposed"`
+	Format     string              `json:"format"` // steno-certificate/1
+	ID         string              `json:"id"`
+	Tenant     teams.TenantID      `json:"tenant"`
+	Day        string              `json:"day"` // UTC
+	Count      int                 `json:"count"`
+	ByPolicy   map[string]int      `json:"byPolicy"`
+	ByModality map[string]int      `json:"byModality"`
+	Disposed   []certifiedDisposal `json:"disposed"`
 }
 
-type certifiedDeposit struct {
+type certifiedDisposal struct {
 	Conversation string    `json:"conversation"`
 	Units        []string  `json:"units,omitempty"` // where they are others than the conversation
 	Modality     string    `json:"modality"`
@@ -127,7 +127,7 @@ func (p *pass) issue(ctx context.Context, day string, n int, part []policy.Dispo
 	for _, d := range part {
 		c.ByPolicy[d.Policy]++
 		c.ByModality[d.Modality]++
-		x := certifiedDeposit{
+		x := certifiedDisposal{
 			Conversation: d.Conversation, Modality: d.Modality, Ground: d.Ground, Policy: d.Policy, Until: d.Until, DoneAt: d.DoneAt,
 			Event: d.Event, Request: d.Request, Objects: d.Objects, Keys: len(d.Keys),
 		}

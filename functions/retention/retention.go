@@ -55,7 +55,7 @@ const (
 	parallel = 8
 	// recent is for how long each run looks after calls, whose packs are stored under the
 	// container's default alone.
-	recent = 3 * 24 * time.Hour
+	recent = 7 * 24 * time.Hour
 )
 
 // Config sizes a Retention.

@@ -274,7 +274,7 @@ func TestWhatIsCapturedAfterwardsIsHeldTooAndOneOfTwoMattersIsEnough(t *testing.
 func TestAClockThatIsTenYearsAheadDestroysNothing(t *testing.T) {
 	r := newRig(t)
 	id, due := r.chat(fresh, "x", time.Time{}, false), r.chat(old, "y", time.Time{}, false)
-	r.sky.at = today
+	r.storageAt = today
 	r.pass(10 * 365 * 24 * time.Hour)
 	r.run()
 	r.want("not due by the true clock", kept, id)
@@ -291,10 +291,10 @@ func TestClocksMayDifferByFiveMinutesToTheSecond(t *testing.T) {
 	for _, sign := range []time.Duration{1, -1} {
 		r := newRig(t)
 		id := r.chat(old, "x", time.Time{}, false)
-		r.sky.at = today.Add(sign * (retention.MaxSkew + time.Second))
+		r.storageAt = today.Add(sign * (retention.MaxSkew + time.Second))
 		r.run()
 		r.want("a second more", kept, id)
-		r.sky.at = today.Add(sign * retention.MaxSkew)
+		r.storageAt = today.Add(sign * retention.MaxSkew)
 		r.run()
 		r.want("five minutes", gone, id)
 	}

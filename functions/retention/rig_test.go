@@ -54,10 +54,10 @@ type rig struct {
 	logs     *lines
 	raw      *container.Client // of the real blobs, past everything of ours
 
-	mu  sync.Mutex
-	at  time.Time // zero: the real clock
-	n   int
-	sky storageClock
+	mu        sync.Mutex
+	at        time.Time // zero: the real clock
+	n         int
+	storageAt time.Time // the clock of storage in memory, where it differs from ours
 }
 
 // archive is the catalog as the rig fills it and retention uses it.
@@ -66,9 +66,6 @@ type archive interface {
 	conversation.Calls
 	conversation.Graves
 }
-
-// storageClock sets the clock of storage in memory apart from ours.
-type storageClock struct{ at time.Time }
 
 // lines keeps what was logged.
 type lines struct {
@@ -111,8 +108,8 @@ func newRig(t *testing.T) *rig {
 		matters: new(storetest.Matters), approved: new(storetest.Approvals), disposed: new(storetest.Dispositions), trail: new(storetest.Trail),
 	}
 	clock := func() time.Time {
-		if !r.sky.at.IsZero() {
-			return r.sky.at
+		if !r.storageAt.IsZero() {
+			return r.storageAt
 		}
 		return r.now()
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -181,7 +182,9 @@ func (p *pass) covered(ctx context.Context, m policy.Matter) ([]subject, error) 
 	for _, c := range m.Conversations {
 		id, err := conversation.ParseID(c)
 		if err != nil {
-			return nil, fmt.Errorf("matter %s: %w", m.ID, err)
+			// It covers nothing there is, and must not keep the other matters from holding.
+			p.log.WarnContext(ctx, "a matter names what is no conversation", slog.String("matter", m.ID))
+			continue
 		}
 		if err := take(id); err != nil {
 			return nil, err

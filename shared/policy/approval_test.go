@@ -175,9 +175,9 @@ func TestAHoldOnNothingIsRefusedAndEveryFaultIsNamed(t *testing.T) {
 	_, err := policy.Place(policy.Matter{Title: "case"}, carol, noon)
 	refused(t, "nothing", err, "a hold on nothing")
 	_, err = policy.Place(policy.Matter{
-		Title: strings.Repeat("x", 201), Custodians: []teams.PersonID{"ann"}, Conversations: []string{"../x"}, From: noon, To: noon.Add(-time.Hour),
+		Title: strings.Repeat("x", 201), Custodians: []teams.PersonID{"ann"}, Conversations: []string{"../x", strings.Repeat("a", 32) + "-20260230"}, From: noon, To: noon.Add(-time.Hour),
 	}, "", noon)
-	for _, why := range []string{"201 characters", "no lower-case object id", "conversation id of 4 bytes", "ends before it begins", "nobody places"} {
+	for _, why := range []string{"201 characters", "no lower-case object id", "conversation id of 4 bytes", "a day that never was: 20260230", "ends before it begins", "nobody places"} {
 		refused(t, "everything wrong", err, why)
 	}
 	_, err = policy.Place(policy.Matter{Title: "a\nb", Custodians: []teams.PersonID{ann}}, carol, noon)

@@ -106,6 +106,8 @@ func Place(m Matter, by teams.PersonID, now time.Time) (Matter, error) {
 	for _, c := range m.Conversations {
 		if !conversationForm.MatchString(c) {
 			fault("a conversation id of %d bytes that is none", len(c))
+		} else if _, err := time.Parse("20060102", c[33:]); err != nil {
+			fault("a conversation id of a day that never was: %s", c[33:])
 		}
 	}
 	if by == "" {
