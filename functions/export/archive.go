@@ -31,9 +31,20 @@ var verifyScript []byte
 //go:embed readme.txt
 var readme string
 
+// What a verifier accepts of a package (FORMAT.md section 1): more than that is refused
+// before it is handed out.
+const (
+	maxEntries = 100_000
+	maxPackage = 10 << 30
+	// maxDeflated is up to how many bytes a file is compressed: a larger one may shrink
+	// to less than a hundredth, and look like a bomb.
+	maxDeflated = 1 << 20
+)
+
 // archive writes the files of a package into a ZIP stream and keeps their digests.
 type archive struct {
 	z    *zip.Writer
+	size int64     // of all files
 	made time.Time // what the files' headers say
 	sums map[string][sha256.Size]byte
 	// derived says what was made out of which evidence.
@@ -50,39 +61,61 @@ func newArchive(w io.Writer, made time.Time) *archive {
 	return &archive{z: zip.NewWriter(w), made: made, sums: map[string][sha256.Size]byte{}}
 }
 
-// create writes one file of unknown length. What is compressed already is stored as it is.
+// create writes one file of unknown length, stored as it is.
 func (a *archive) create(name string, write func(io.Writer) error) error {
+	return a.entry(name, zip.Store, write)
+}
+
+func (a *archive) entry(name string, method uint16, write func(io.Writer) error) error {
 	if _, twice := a.sums[name]; twice {
 		return fmt.Errorf("package: %s stands there twice", name)
 	}
-	h := &zip.FileHeader{Name: name, Method: zip.Deflate, Modified: a.made}
-	if strings.HasPrefix(name, "media/") || strings.HasSuffix(name, ".bundle") {
-		h.Method = zip.Store
+	if len(a.sums) >= maxEntries {
+		return failure{fmt.Sprintf("a package of more than %d files; order fewer conversations at once", maxEntries)}
 	}
-	w, err := a.z.CreateHeader(h)
+	w, err := a.z.CreateHeader(&zip.FileHeader{Name: name, Method: method, Modified: a.made})
 	if err != nil {
 		return fmt.Errorf("package: %s: %w", name, err)
 	}
 	sum := sha256.New()
-	if err := write(io.MultiWriter(w, sum)); err != nil {
+	if err := write(io.MultiWriter(w, sum, (*weighed)(a))); err != nil {
 		return fmt.Errorf("package: %s: %w", name, err)
 	}
 	a.sums[name] = [sha256.Size]byte(sum.Sum(nil))
 	return nil
 }
 
-// put writes a file of known bytes.
-func (a *archive) put(name string, b []byte) error {
-	return a.create(name, func(w io.Writer) error {
-		_, err := w.Write(b)
-		return err
-	})
+// weighed counts what goes into an archive and refuses what is too much.
+type weighed archive
+
+func (a *weighed) Write(b []byte) (int, error) {
+	if a.size += int64(len(b)); a.size > maxPackage {
+		return 0, failure{fmt.Sprintf("a package of more than %d GiB; order fewer conversations at once", maxPackage>>30)}
+	}
+	return len(b), nil
 }
 
-// derive writes a file that was made out of evidence.
+// put writes a file of known bytes, compressed if it is small.
+func (a *archive) put(name string, b []byte) error {
+	method := uint16(zip.Deflate)
+	if len(b) > maxDeflated || strings.HasSuffix(name, ".bundle") {
+		method = zip.Store
+	}
+	return a.entry(name, method, write(b))
+}
+
+// derive writes a file that was made out of evidence. Media are streamed; what else is made
+// of a conversation is as long as its messages, which are in memory.
 func (a *archive) derive(name, tool string, from []string, write func(io.Writer) error) error {
 	a.derived = append(a.derived, derived{From: append([]string{}, from...), Path: name, Tool: tool})
-	return a.create(name, write)
+	if strings.HasSuffix(name, ".mp4") {
+		return a.create(name, write)
+	}
+	var b bytes.Buffer
+	if err := write(&b); err != nil {
+		return fmt.Errorf("package: %s: %w", name, err)
+	}
+	return a.put(name, b.Bytes())
 }
 
 // list is SHA256SUMS.

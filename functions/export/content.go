@@ -31,6 +31,7 @@ type reader struct {
 	receipt custody.Receipt
 	held    *evidence.Packed
 	heldAs  string
+	heldFor string // event of the receipt that the pack was opened with: its members open while that is good
 }
 
 func (r *reader) ref(object string) evidence.Ref {
@@ -77,7 +78,7 @@ func (r *reader) bundle(ctx context.Context, m conversation.Manifest, i int) (*e
 		return nil, failure{fmt.Sprintf("a bundle of %s lies in no pack", r.unit)}
 	}
 	pack := m.Packs[b.Pack].Object
-	if r.held == nil || r.heldAs != pack || receipt.Event() != r.receipt.Event() {
+	if r.held == nil || r.heldAs != pack || r.heldFor != receipt.Event() {
 		p, err := r.e.s.Evidence.OpenPack(ctx, r.ref(pack), receipt)
 		if err != nil {
 			return nil, err
@@ -85,7 +86,7 @@ func (r *reader) bundle(ctx context.Context, m conversation.Manifest, i int) (*e
 		if _, _, err := p.Digest(ctx); err != nil {
 			return nil, err
 		}
-		r.held, r.heldAs = p, pack
+		r.held, r.heldAs, r.heldFor = p, pack, receipt.Event()
 	}
 	return r.held.Open(ctx, b.Object)
 }

@@ -134,7 +134,8 @@ func (e *Exporter) Handle(ctx context.Context, body []byte) error {
 		}
 		return fmt.Errorf("export %s: %w", o.ID, err)
 	}
-	return e.judge(ctx, o, e.build(ctx, &o))
+	err = e.build(ctx, &o)
+	return e.judge(ctx, o, err)
 }
 
 // may checks the order against the roster and the approvals as they are now.
@@ -165,6 +166,9 @@ func (f failure) Error() string { return f.why }
 // judge turns what became of a build into the queue's language.
 func (e *Exporter) judge(ctx context.Context, o policy.ExportOrder, err error) error {
 	var f failure
+	if errors.Is(err, errLater) && o.Attempts >= MaxAttempts {
+		err = failure{"it was waited for in vain: " + err.Error()}
+	}
 	switch {
 	case err == nil:
 		return nil

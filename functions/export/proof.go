@@ -63,6 +63,9 @@ func (e *Exporter) prove(ctx context.Context, items []item, settle bool) (*proof
 	if grown != "" {
 		return nil, fmt.Errorf("%s has grown meanwhile: %w", grown, errLater)
 	}
+	if number := p.unexplained(items); number != "" {
+		return nil, fmt.Errorf("%s, which is neither stored nor void: %w", number, errLater)
+	}
 	if missing != "" && !settle {
 		return nil, fmt.Errorf("the record that binds %s: %w", missing, errLater)
 	}
@@ -165,6 +168,39 @@ func (p *proof) bind(items []item) (missing, grown string) {
 		}
 	}
 	return missing, grown
+}
+
+// unexplained returns a number of a unit that is neither that of an object nor void by a
+// record: a package with it would not verify.
+func (p *proof) unexplained(items []item) string {
+	type number struct {
+		unit string
+		seq  int
+	}
+	known := map[number]bool{}
+	for _, r := range p.records {
+		if r.record.Action != custody.Sealed {
+			continue
+		}
+		for _, o := range r.record.Objects {
+			if o.Void {
+				known[number{o.Unit, o.Seq}] = true
+			}
+		}
+	}
+	for _, it := range items {
+		for _, u := range it.units {
+			for _, o := range u.objects {
+				known[number{u.name, o.seq}] = true
+			}
+			for seq := range u.total {
+				if !known[number{u.name, seq}] {
+					return fmt.Sprintf("object %d of %s", seq, u.name)
+				}
+			}
+		}
+	}
+	return ""
 }
 
 // write writes the folder proof, the key, and the extract of the trail.
