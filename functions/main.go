@@ -156,7 +156,7 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 		Orders: orders, Approvals: approvals, Roster: roster, Catalog: catalog, Calls: catalog, Evidence: store, Packages: packages,
 		Trail: trail, Tiles: tiles, Signer: signer, Queue: exports,
 	}, log)
-	web, err := portal.New(portalConfig(s), portal.Stores{Catalog: catalog, Calls: catalog, Roster: roster, Matters: matters, Requests: approvals, Evidence: store, Trail: trail}, log)
+	web, err := portal.New(portalConfig(s), portal.Stores{Catalog: catalog, Calls: catalog, Roster: roster, Matters: matters, Requests: approvals, Exports: orders, Packages: packages, Queue: exports, Evidence: store, Trail: trail}, log)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"steno/shared/conversation"
 	"steno/shared/custody"
 	"steno/shared/policy"
 	"steno/shared/teams"
@@ -78,6 +79,59 @@ func (p *Portal) approvals(w http.ResponseWriter, r *http.Request, c caller) err
 	return p.reply(w, map[string]any{"requests": out, "people": people})
 }
 
+type erasureRequest struct {
+	Conversations []string `json:"conversations"`
+	Ground        string   `json:"ground"`
+	NotLocked     bool     `json:"notLocked"`
+	Reason        string   `json:"reason"`
+}
+
+// requestErasure asks for the erasure of conversations (GDPR Art. 17). A second person must
+// agree; then it waits, and function retention executes it, or refuses it with its ground
+// on record.
+func (p *Portal) requestErasure(w http.ResponseWriter, r *http.Request, c caller) error {
+	if err := p.only(r, c, "erasures", policy.ComplianceOfficer, policy.Administrator); err != nil {
+		return err
+	}
+	var body erasureRequest
+	if err := readBody(r, &body); err != nil {
+		return err
+	}
+	if len(body.Conversations) > maxErased {
+		return badRequest(fmt.Sprintf("conversations: at most %d", maxErased))
+	}
+	for _, id := range body.Conversations {
+		if _, err := conversation.ParseID(id); err != nil {
+			return badRequest("conversations: want ids of conversations")
+		}
+	}
+	if body.Ground == "" {
+		return badRequest("ground: say on what the person's claim rests")
+	}
+	parameters := map[string]string{policy.ParameterGround: body.Ground}
+	if body.NotLocked {
+		parameters[policy.ParameterNotLocked] = "true"
+	}
+	request, err := policy.Propose(c.grant, policy.ActionErase, body.Conversations, parameters, body.Reason, p.config.Now(), policy.MaxRequestLife)
+	if err != nil {
+		return refused(err)
+	}
+	if err := p.note(r.Context(), c, custody.Requested, request.Digest, fmt.Sprintf("erase %d conversations", len(request.IDs))); err != nil {
+		return err
+	}
+	if err := p.stores.Requests.Insert(r.Context(), request); err != nil {
+		return refused(err)
+	}
+	a, err := readRequest(request)
+	if err != nil {
+		return refused(err)
+	}
+	return p.reply(w, a)
+}
+
+// maxErased is how many conversations one request may erase.
+const maxErased = 200
+
 // waiting reads a request that the caller, a compliance officer, is to decide on.
 func (p *Portal) waiting(r *http.Request, c caller) (policy.Proposal, error) {
 	digest := r.PathValue("request")
@@ -110,8 +164,8 @@ func (p *Portal) approve(w http.ResponseWriter, r *http.Request, c caller) error
 	if err != nil {
 		return refused(err)
 	}
-	// A release that was left between its two steps is finished by whoever approved it.
-	again := asked.Action == policy.ActionRelease && request.State != policy.ProposalPending && request.Approver == c.person && body.Request == request.Digest
+	// What was left between its two steps is finished by whoever approved it.
+	again := (asked.Action == policy.ActionRelease || asked.Action == policy.ActionExport) && request.State != policy.ProposalPending && request.Approver == c.person && body.Request == request.Digest
 	if !again {
 		if request, err = request.Approve(c.grant, body.Request, p.config.Now()); err != nil {
 			if nerr := p.note(r.Context(), c, custody.Denied, request.Digest, "approve"); nerr != nil {
@@ -127,6 +181,11 @@ func (p *Portal) approve(w http.ResponseWriter, r *http.Request, c caller) error
 		}
 		if request, err = p.stores.Requests.Get(r.Context(), request.Digest); err != nil {
 			return refused(err)
+		}
+	}
+	if asked.Action == policy.ActionExport {
+		if err := p.agreedExport(r.Context(), request); err != nil {
+			return err
 		}
 	}
 	if asked.Action == policy.ActionRelease {

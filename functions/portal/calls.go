@@ -175,7 +175,13 @@ func (p *Portal) leg(r *http.Request, c caller) (conversation.Call, conversation
 }
 
 func (p *Portal) play(ctx context.Context, c caller, conv conversation.ID, leg conversation.LegID) (custody.Receipt, error) {
-	key := string(c.person) + "/" + c.session + "/" + string(leg)
+	return p.remembered(ctx, c, custody.Played, string(leg), "conversation "+string(conv))
+}
+
+// remembered returns a receipt for an item that is read piece by piece: that of an event
+// of a moment ago if it is good for a while yet, else that of a new one.
+func (p *Portal) remembered(ctx context.Context, c caller, action custody.Action, item, detail string) (custody.Receipt, error) {
+	key := string(c.person) + "/" + c.session + "/" + item
 	now := p.config.Now()
 	p.playMu.Lock()
 	have, ok := p.playing[key]
@@ -184,7 +190,7 @@ func (p *Portal) play(ctx context.Context, c caller, conv conversation.ID, leg c
 		return have.receipt, nil
 	}
 	receipt, err := p.stores.Trail.Append(ctx, custody.Event{
-		Tenant: p.config.Tenant, Action: custody.Played, Actor: c.person, Session: c.session, Item: string(leg), Detail: "conversation " + string(conv),
+		Tenant: p.config.Tenant, Action: action, Actor: c.person, Session: c.session, Item: item, Detail: detail,
 	})
 	if err != nil {
 		return custody.Receipt{}, err

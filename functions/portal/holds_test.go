@@ -260,6 +260,8 @@ func TestAChangeIsOpenToTheRolesThatSaySoAndToNobodyElse(t *testing.T) {
 				"matters/{matter}/release":    `{"reason":"the inquiry is closed"}`,
 				"approvals/{request}/approve": fmt.Sprintf(`{"request":%q}`, q.Request),
 				"approvals/{request}/reject":  `{}`,
+				"exports":                     `{"case":"7","reason":"asked for by the regulator","conversations":` + conversationIDs(1) + `}`,
+				"erasures":                    `{"conversations":` + conversationIDs(1) + `,"ground":"Art. 17(1)(b)","reason":"she withdrew her consent"}`,
 			}[pattern]
 			if !ok {
 				t.Fatalf("%s: a change that this test has no body for", pattern)

@@ -60,6 +60,9 @@ type Stores struct {
 	Roster   policy.Roster
 	Matters  policy.Matters
 	Requests policy.Approvals
+	Exports  policy.Exports
+	Packages packageStore
+	Queue    exportQueue // has exports built
 	Evidence evidenceStore
 	Trail    custody.Log
 }
@@ -119,6 +122,8 @@ var apiChanges = []route{
 	{"matters/{matter}/release", false, (*Portal).requestRelease},
 	{"approvals/{request}/approve", false, (*Portal).approve},
 	{"approvals/{request}/reject", false, (*Portal).reject},
+	{"exports", false, (*Portal).order},
+	{"erasures", false, (*Portal).requestErasure},
 }
 
 // apiRoutes are the routes of the API that change nothing, all of them GET.
@@ -129,6 +134,8 @@ var apiRoutes = []route{
 	{"custody.csv", false, (*Portal).trailTable},
 	{"matters", false, (*Portal).matters},
 	{"approvals", false, (*Portal).approvals},
+	{"exports", false, (*Portal).exports},
+	{"exports/{export}/package", false, bounded((*Portal).exportPackage)},
 	{"conversations", false, (*Portal).list},
 	{"threads/{thread}/conversations", false, (*Portal).thread},
 	{"conversations/{id}", false, (*Portal).conversation},

@@ -177,6 +177,10 @@ type world struct {
 	roster   storetest.Roster
 	matters  storetest.Matters
 	requests storetest.Approvals
+	exports  storetest.Exports
+	parts    storetest.Blobs
+	packages *evidence.Store
+	queue    queued
 	catalog  *watchedCatalog
 	blobs    *watchedBlobs
 	tails    storetest.Tails
@@ -188,6 +192,14 @@ type world struct {
 	log      *bytes.Buffer
 	handler  http.Handler
 	seen     map[conversation.ID]conversation.Conversation
+}
+
+// queued is the queue of exports.
+type queued struct{ bodies [][]byte }
+
+func (q *queued) Send(_ context.Context, _ string, body []byte, _ time.Time) error {
+	q.bodies = append(q.bodies, body)
+	return nil
 }
 
 func newWorld(t *testing.T) *world {
@@ -215,6 +227,10 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.packages, err = evidence.New(evidence.Config{Blobs: &w.parts, Keys: &w.keys, Vault: w.vault, VaultHosts: []string{storetest.VaultHost}, Now: w.clock.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
 	w.config = portal.Config{
 		Base: "/steno", Tenant: tenant, History: 24 * time.Hour, Audience: audience, Client: client, Scope: scope,
 		Issuer: w.entra.Issuer(), KeysURL: w.login.URL + "/" + string(tenant) + "/discovery/v2.0/keys",
@@ -236,7 +252,7 @@ func newWorld(t *testing.T) *world {
 func (w *world) open(c portal.Config) http.Handler {
 	w.t.Helper()
 	h, err := portal.New(c, portal.Stores{
-		Catalog: w.catalog, Calls: w.catalog, Roster: &w.roster, Matters: &w.matters, Requests: &w.requests, Evidence: w.evidence, Trail: custody.Log{Trail: w.trail, Now: w.clock.Now},
+		Catalog: w.catalog, Calls: w.catalog, Roster: &w.roster, Matters: &w.matters, Requests: &w.requests, Exports: &w.exports, Packages: w.packages, Queue: &w.queue, Evidence: w.evidence, Trail: custody.Log{Trail: w.trail, Now: w.clock.Now},
 	}, slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	if err != nil {
 		w.t.Fatal(err)

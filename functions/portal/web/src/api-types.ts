@@ -308,6 +308,42 @@ export interface Named {
   name: string;
 }
 
+export interface Export {
+  id: string;
+  requester: string;
+  case: string;
+  reason: string;
+  conversations: number;
+  encrypted: boolean;
+  state: "requested" | "approved" | "building" | "ready" | "failed" | "expired";
+  madeAt: string;
+  request?: string;
+  size?: number;
+  sha256?: string;
+  expires?: string;
+  failure?: string;
+}
+
+export interface Exports {
+  exports: Export[];
+  people: Named[];
+}
+
+export interface OrderExport {
+  case: string;
+  reason: string;
+  conversations: string[];
+  checkpoints?: number[];
+  recipient?: string;
+}
+
+export interface RequestErasure {
+  conversations: string[];
+  ground: string;
+  notLocked?: boolean;
+  reason: string;
+}
+
 /** Every path of the API that can be read, with what a GET of it takes and answers. */
 export interface Paths {
   /** who the caller is and what she may do */
@@ -474,6 +510,20 @@ export interface Paths {
     query: Record<never, never>;
     answer: ApprovalRequests;
   };
+  /** orders of export packages, the newest first */
+  "/exports": {
+    path: Record<never, never>;
+    query: Record<never, never>;
+    answer: Exports;
+  };
+  /** a finished export package, whole if it is small or one range of it */
+  "/exports/{export}/package": {
+    path: {
+      export: string;
+    };
+    query: Record<never, never>;
+    answer: Blob;
+  };
 }
 
 /** Every path of the API that changes something, with what a POST to it takes and answers. */
@@ -510,6 +560,20 @@ export interface Changes {
     };
     query: Record<never, never>;
     body: Reject;
+    answer: ApprovalRequest;
+  };
+  /** order an export package */
+  "/exports": {
+    path: Record<never, never>;
+    query: Record<never, never>;
+    body: OrderExport;
+    answer: Export;
+  };
+  /** ask for the erasure of conversations; a second person must agree */
+  "/erasures": {
+    path: Record<never, never>;
+    query: Record<never, never>;
+    body: RequestErasure;
     answer: ApprovalRequest;
   };
 }
