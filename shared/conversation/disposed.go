@@ -22,7 +22,7 @@ func (c Conversation) Tombstone(d Disposed) Conversation {
 	day := c.ID.Day()
 	t := Conversation{ID: c.ID, Kind: c.Kind, Modality: c.Modality, Start: day, First: day, Last: day, Objects: c.Objects, Disposed: &d}
 	if c.Call != nil {
-		t.Call = &CallFacts{Legs: c.Call.Legs}
+		t.Call = &CallFacts{Legs: c.Call.Legs, Direction: c.Call.Direction}
 	}
 	return t
 }

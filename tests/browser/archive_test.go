@@ -1,11 +1,13 @@
 package browser_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"maps"
+	"strings"
 	"testing"
 	"time"
 
@@ -68,6 +70,8 @@ type archive struct {
 	roster   storetest.Roster
 	matters  storetest.Matters
 	requests storetest.Approvals
+	exports  storetest.Exports
+	packages *evidence.Store
 	trail    storetest.Trail
 	evidence *evidence.Store
 }
@@ -78,6 +82,12 @@ func newArchive(t *testing.T) *archive {
 	var err error
 	a.evidence, err = evidence.New(evidence.Config{
 		Blobs: &storetest.Blobs{}, Tails: &storetest.Tails{}, Keys: &storetest.Keys{}, Vault: storetest.NewVault(), VaultHosts: []string{storetest.VaultHost},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.packages, err = evidence.New(evidence.Config{
+		Blobs: &storetest.Blobs{}, Keys: &storetest.Keys{}, Vault: storetest.NewVault(), VaultHosts: []string{storetest.VaultHost},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -98,8 +108,32 @@ func newArchive(t *testing.T) *archive {
 	return a
 }
 
+// builder stands for function export: it has a package ready at once, of two parts.
+type builder struct{ a *archive }
+
+func (b builder) Send(ctx context.Context, _ string, body []byte, _ time.Time) error {
+	_, id, err := policy.DecodeExportMessage(body)
+	if err != nil {
+		return err
+	}
+	o, err := b.a.exports.Get(ctx, id)
+	if err != nil {
+		return err
+	}
+	o.Unit = "export-" + id + "-00000000"
+	w := b.a.packages.NewParts(ctx, tenant, o.Unit)
+	if _, err := w.Write(bytes.Repeat([]byte("package "), (evidence.PartSize+800)/8)); err != nil {
+		return err
+	}
+	if err := w.Close(); err != nil {
+		return err
+	}
+	o.State, o.Size, o.SHA256, o.Expires = policy.ExportReady, w.Size(), strings.Repeat("ab", 32), time.Now().Add(policy.ExportLife).UTC()
+	return b.a.exports.Replace(ctx, o)
+}
+
 func (a *archive) stores() portal.Stores {
-	return portal.Stores{Catalog: &a.catalog, Calls: &a.catalog, Roster: &a.roster, Matters: &a.matters, Requests: &a.requests, Evidence: a.evidence, Trail: custody.Log{Trail: &a.trail}}
+	return portal.Stores{Catalog: &a.catalog, Calls: &a.catalog, Roster: &a.roster, Matters: &a.matters, Requests: &a.requests, Exports: &a.exports, Packages: a.packages, Queue: builder{a}, Evidence: a.evidence, Trail: custody.Log{Trail: &a.trail}}
 }
 
 // raw is one version of a message as Graph sends it. Extra members win.
@@ -156,7 +190,9 @@ func (a *archive) put(h conversation.BatchHeader, messages []conversation.Messag
 	if err != nil {
 		return err
 	}
+	o.Seq = was.Conversation.Objects
 	now := was.Conversation.With(h, messages)
+	now.Objects++
 	if err := a.catalog.Claim(ctx, was, conversation.Claim{Conversation: now, Add: &o}); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
+import { stat } from "node:fs/promises";
 import { after, before, describe, test } from "node:test";
-import { audit, close, open, origin, shot, signedIn } from "./driver.mjs";
+import { audit, close, open, origin, shot, signedIn, story } from "./driver.mjs";
 
 const quiet = { abroad: [], dialogs: [], complaints: [] };
 
@@ -88,5 +89,27 @@ describe("control", { concurrency: 1 }, () => {
     assert.equal(await own.page.getByText("Omar Haddad").count(), 0);
     assert.equal(await own.page.getByRole("link", { name: "Legal holds" }).count(), 0);
     await own.context.close();
+  });
+
+  test("an export is ordered from a conversation, and its package downloads whole", async () => {
+    const { page, context, seen } = await signedIn("Omar Haddad", { reducedMotion: "reduce" }, `/steno/conversations/${story.desk}`);
+    await page.getByRole("link", { name: "Export this conversation" }).click();
+    assert.equal(await page.getByLabel("Conversations").inputValue(), story.desk);
+    assert.ok(await page.getByRole("button", { name: "Order", exact: true }).isDisabled(), "an export without a reason is offered");
+    await page.getByLabel("Case").fill("Case 7");
+    await page.getByLabel("Reason").fill("The regulator asked for it.");
+    await assertAccessible(page, "ordering an export");
+    await shot(page, "exports-order");
+    await page.getByRole("button", { name: "Order", exact: true }).click();
+    await row(page, "Case 7").getByText("Ready", { exact: true }).waitFor();
+    await assertAccessible(page, "exports");
+    await shot(page, "exports");
+    const download = page.waitForEvent("download");
+    await page.getByRole("button", { name: "Download the package of Case 7" }).click();
+    const file = await download;
+    assert.match(file.suggestedFilename(), /^steno-export-[0-9a-f]{32}\.zip$/);
+    assert.equal((await stat(await file.path())).size, 8 * 1024 * 1024 + 800);
+    assert.deepEqual(seen, quiet);
+    await context.close();
   });
 });

@@ -6,6 +6,7 @@ import { ApprovalsPage } from "./Approvals";
 import { base } from "./base";
 import { ConversationPage } from "./Conversation";
 import { ConversationsPage } from "./Conversations";
+import { ExportsPage } from "./Exports";
 import { HoldsPage } from "./Holds";
 import { type Portal, PortalContext, useLoading, usePortal } from "./loading";
 import { NonceContext } from "./MessageFrame";
@@ -150,6 +151,7 @@ function Navigation() {
     ...(oversees ? [
       { href: "/holds", name: "Legal holds", here: location === "/holds" },
       { href: "/approvals", name: "Approvals", here: location === "/approvals" },
+      { href: "/exports", name: "Exports", here: location === "/exports" },
     ] : []),
     { href: "/trail", name: "Custody trail", here: location === "/trail" },
   ];
@@ -186,6 +188,7 @@ function Pages() {
         <Route path="/people"><PeoplePage /></Route>
         <Route path="/holds"><HoldsPage /></Route>
         <Route path="/approvals"><ApprovalsPage /></Route>
+        <Route path="/exports"><ExportsPage /></Route>
         <Route path="/trail"><TrailPage /></Route>
         <Route>
           <Notice title="There is no such page" actions={<Link href="/">Go to conversations</Link>} />

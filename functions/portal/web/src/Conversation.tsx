@@ -1,7 +1,7 @@
 import { Button, MessageBar, MessageBarBody, MessageBarTitle } from "@fluentui/react-components";
 import { useCallback, useEffect, useState } from "react";
 import { Link } from "wouter";
-import type { Conversation, ConversationDetail, Messages } from "./api-types";
+import type { Conversation, ConversationDetail, Disposed, Messages } from "./api-types";
 import { Call } from "./Call";
 import { useLoading, usePortal } from "./loading";
 import { MessageItem } from "./Message";
@@ -15,8 +15,9 @@ export function ConversationPage({ id }: { id: string }) {
     useCallback(
       async (signal: AbortSignal) => {
         const detail = await api.get("/conversations/{id}", { path: { id } }, signal);
-        // A call has no messages of its own; its player asks for what it needs.
-        return { detail, messages: detail.call ? null : await api.get("/conversations/{id}/messages", { path: { id } }, signal) };
+        // A call has no messages of its own; its player asks for what it needs. Of what was
+        // disposed there is nothing to ask for.
+        return { detail, messages: detail.call || detail.disposed ? null : await api.get("/conversations/{id}/messages", { path: { id } }, signal) };
       },
       [api, id],
     ),
@@ -34,8 +35,25 @@ export function ConversationPage({ id }: { id: string }) {
         </>
       )}
       {!error && !data && <Busy label="Opening the conversation" />}
-      {data?.detail.call && <Call detail={data.detail} call={data.detail.call} />}
+      {data?.detail.disposed && <Tombstone detail={data.detail} disposed={data.detail.disposed} />}
+      {data?.detail.call && !data.detail.disposed && <Call detail={data.detail} call={data.detail.call} />}
       {data?.messages && <Opened detail={data.detail} messages={data.messages} />}
+    </>
+  );
+}
+
+/** What is left of a conversation that was disposed or erased. */
+function Tombstone({ detail, disposed }: { detail: ConversationDetail; disposed: Disposed }) {
+  return (
+    <>
+      <h1>{disposed.ground === "erasure" ? "Erased conversation" : "Disposed conversation"}</h1>
+      <p className="lead">{kindNames[detail.kind]} · {formatDay(detail.id)} (UTC)</p>
+      <Notice title="There is nothing left to show" actions={<Link href={`/trail?item=${detail.id}&from=${disposed.at.slice(0, 10)}&to=${disposed.at.slice(0, 10)}`}>See what the custody trail says</Link>}>
+        <p>
+          {disposed.ground === "erasure" ? "Two persons agreed to erase it" : `Its time under the policy "${disposed.policy}" had passed`}; it was destroyed on <time dateTime={disposed.at}>{formatDateTime(disposed.at)}</time>.
+        </p>
+        <p>Custody event <span className="mono">{disposed.event}</span>, which the signed log proves.</p>
+      </Notice>
     </>
   );
 }
@@ -98,7 +116,7 @@ function Thread({ detail, messages }: { detail: ConversationDetail; messages: Me
 }
 
 function Facts({ detail }: { detail: ConversationDetail }) {
-  const { people } = usePortal();
+  const { people, session } = usePortal();
   return (
     <aside className="facts" aria-label="About this conversation">
       <h2>About</h2>
@@ -112,6 +130,7 @@ function Facts({ detail }: { detail: ConversationDetail }) {
         <div><dt>Participants who wrote</dt><dd>{(detail.participants ?? []).map((p) => p.name || p.id).join(", ") || "Nobody"}</dd></div>
         <div><dt>Thread</dt><dd className="mono">{detail.thread}</dd></div>
       </dl>
+      {session.roles.includes("complianceOfficer") && <p><Link href={`/exports?conversation=${detail.id}`}>Export this conversation</Link></p>}
       <OtherDays thread={detail.threadKey} here={detail.id} />
     </aside>
   );

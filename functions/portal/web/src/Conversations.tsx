@@ -262,7 +262,7 @@ function Row({ conversation: c }: { conversation: Conversation }) {
   return (
     <tr role="row">
       <th role="rowheader" scope="row">
-        <Link href={`/conversations/${c.id}`} title={names.join(", ")}>{c.call?.subject || titleOf(c)}</Link>
+        <Link href={`/conversations/${c.id}`} title={names.join(", ")}>{c.disposed ? (c.disposed.ground === "erasure" ? "Erased" : "Disposed") : c.call?.subject || titleOf(c)}</Link>
       </th>
       <td role="cell" data-label="Kind"><span className="kind"><Icon aria-hidden="true" />{c.call ? directionNames[c.call.direction] : kindNames[c.kind]}{c.call?.outcome === "lost" ? ", incomplete" : ""}</span></td>
       <td role="cell" data-label="First"><time dateTime={c.first} title={`${c.first} (UTC)`}>{formatDateTime(c.first)}</time></td>

@@ -56,6 +56,8 @@ export interface Conversation {
   participants?: Participant[];
   custodians?: string[];
   call?: CallFacts;
+  objects?: number;
+  disposed?: Disposed;
 }
 
 export interface ConversationDetail {
@@ -74,6 +76,7 @@ export interface ConversationDetail {
   receipts: number;
   legs?: Leg[];
   call?: CallFacts;
+  disposed?: Disposed;
 }
 
 export interface ConversationList {
@@ -342,6 +345,13 @@ export interface RequestErasure {
   ground: string;
   notLocked?: boolean;
   reason: string;
+}
+
+export interface Disposed {
+  at: string;
+  ground: "expiry" | "erasure";
+  policy: string;
+  event: string;
 }
 
 /** Every path of the API that can be read, with what a GET of it takes and answers. */

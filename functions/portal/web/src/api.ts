@@ -64,25 +64,38 @@ export class Api {
     return await response.arrayBuffer();
   }
 
+  /** A finished export package, piece by piece: no answer is larger than a few megabytes. */
+  async exportPackage(id: string, size: number, told: (done: number) => void): Promise<Blob> {
+    const piece = 4 << 20;
+    const pieces: ArrayBuffer[] = [];
+    for (let off = 0; off < size; off += piece) {
+      const range = `bytes=${off}-${Math.min(off + piece, size) - 1}`;
+      const response = await this.send(address("/exports/{export}/package", { path: { export: id } }), undefined, range);
+      pieces.push(await response.arrayBuffer());
+      told(Math.min(off + piece, size));
+    }
+    return new Blob(pieces, { type: "application/octet-stream" });
+  }
+
   /** The exact bytes of a version, as Graph sent them. */
   async original(path: Paths["/conversations/{id}/messages/{message}/versions/{etag}/original"]["path"]): Promise<ArrayBuffer> {
     const response = await this.send(address("/conversations/{id}/messages/{message}/versions/{etag}/original", { path }));
     return await response.arrayBuffer();
   }
 
-  private async send(url: string, signal?: AbortSignal): Promise<Response> {
-    let response = await this.once(url, await this.signIn.token(), signal);
-    if (response.status === 401) response = await this.once(url, await this.signIn.token(true), signal);
+  private async send(url: string, signal?: AbortSignal, range?: string): Promise<Response> {
+    let response = await this.once(url, await this.signIn.token(), signal, undefined, range);
+    if (response.status === 401) response = await this.once(url, await this.signIn.token(true), signal, undefined, range);
     if (!response.ok) throw await problem(response);
     return response;
   }
 
-  private async once(url: string, token: string | null, signal?: AbortSignal, body?: string): Promise<Response> {
+  private async once(url: string, token: string | null, signal?: AbortSignal, body?: string, range?: string): Promise<Response> {
     if (!token) throw new ApiError(401, "Sign in");
     try {
       return await fetch(url, {
         method: body === undefined ? "GET" : "POST",
-        headers: { Authorization: `Bearer ${token}`, Accept: "application/json", ...(body === undefined ? {} : { "Content-Type": "application/json" }) },
+        headers: { Authorization: `Bearer ${token}`, Accept: "application/json", ...(body === undefined ? {} : { "Content-Type": "application/json" }), ...(range ? { Range: range } : {}) },
         body: body ?? null,
         cache: "no-store",
         credentials: "omit",
