@@ -113,12 +113,12 @@ func CheckConsistency(older, newer Checkpoint, proof []Digest) error {
 	case newer.Size < older.Size:
 		return fmt.Errorf("from %d leaves to %d: %w", older.Size, newer.Size, ErrRollback)
 	case newer.Size == older.Size && newer.Root != older.Root:
-		return fmt.Errorf("roots %x and %x at %d leaves: %w", older.Root, newer.Root, older.Size, ErrSplitView)
+		return fmt.Errorf("roots %s and %s at %d leaves: %w", older.Root, newer.Root, older.Size, ErrSplitView)
 	case newer.Size == older.Size || older.Size == 0:
 		return nil
 	}
 	if err := tlog.CheckTree(hashes(proof), newer.Size, tlog.Hash(newer.Root), older.Size, tlog.Hash(older.Root)); err != nil {
-		return fmt.Errorf("root %x at %d leaves and %x at %d: %w", older.Root, older.Size, newer.Root, newer.Size, ErrSplitView)
+		return fmt.Errorf("root %s at %d leaves and %s at %d: %w", older.Root, older.Size, newer.Root, newer.Size, ErrSplitView)
 	}
 	return nil
 }
