@@ -197,7 +197,11 @@ func (p *pkg) checkSums() error {
 			continue
 		}
 		var line []byte
-		line, b, _ = bytes.Cut(b, []byte("\n"))
+		var ended bool
+		line, b, ended = bytes.Cut(b, []byte("\n"))
+		if !ended {
+			return fmt.Errorf("%s: ends before the line of %s does", sumsName, name)
+		}
 		if want := fmt.Sprintf("%x  %s", p.files[name].sum, name); string(line) != want {
 			return p.explainSums(name, string(line))
 		}

@@ -302,8 +302,13 @@ func signed(t testing.TB, files map[string][]byte, c contents, s signer) map[str
 // resigned writes SHA256SUMS, package.json and its signature over files as they are.
 func resigned(t testing.TB, files map[string][]byte, c contents, s signer) map[string][]byte {
 	t.Helper()
+	return over(t, with(files, sumsName, to(sumsOf(files))), c, s)
+}
+
+// over writes package.json and its signature over SHA256SUMS as it is.
+func over(t testing.TB, files map[string][]byte, c contents, s signer) map[string][]byte {
+	t.Helper()
 	out := maps.Clone(files)
-	out[sumsName] = sumsOf(out)
 	c.Sums = fmt.Sprintf("%x", sha256.Sum256(out[sumsName]))
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
