@@ -8,6 +8,7 @@ import (
 
 	"steno/functions/exportplan"
 	"steno/functions/finalize"
+	"steno/functions/fixity"
 	"steno/functions/groupsync"
 	"steno/functions/internal/funchost"
 	"steno/functions/retention"
@@ -42,6 +43,7 @@ type settings struct {
 	plan       exportplan.Config
 	claimLease time.Duration
 	legs       finalize.Config
+	fixity     fixity.Config
 	retryWait  time.Duration
 	keep       retention.Config
 	lockDates  bool // dates of evidence are locked
@@ -67,7 +69,7 @@ type settings struct {
 // readSettings reads every key and returns all faults at once.
 func readSettings(environ []string) (settings, *config.Reader, error) {
 	r := config.Read(environ)
-	r.Host("STENO_GROUPSYNC_SCHEDULE", "STENO_EXPORTPLAN_SCHEDULE", "STENO_SEQUENCER_SCHEDULE", "STENO_RETENTION_SCHEDULE",
+	r.Host("STENO_GROUPSYNC_SCHEDULE", "STENO_EXPORTPLAN_SCHEDULE", "STENO_SEQUENCER_SCHEDULE", "STENO_RETENTION_SCHEDULE", "STENO_FIXITY_SCHEDULE",
 		"AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "AZURE_AUTHORITY_HOST", "AzureWebJobsStorage")
 	var s settings
 	s.tenant = config.Parse(r, "STENO_TENANT_ID", teams.ParseTenantID)
@@ -106,6 +108,11 @@ func readSettings(environ []string) (settings, *config.Reader, error) {
 		Silence:    r.Duration("STENO_LEG_SILENCE", finalize.DefaultSilence, 10*time.Second, 7*24*time.Hour),
 	}
 	readRetention(r, &s)
+	s.fixity = fixity.Config{
+		Tenant: s.tenant,
+		Period: r.Duration("STENO_FIXITY_PERIOD", fixity.DefaultPeriod, time.Hour, 366*24*time.Hour),
+		Budget: int64(r.Number("STENO_FIXITY_BUDGET", fixity.DefaultBudget, 1<<20, 1<<40)),
+	}
 	s.vaultURL = r.URL("STENO_VAULT_URL")
 	s.vaultKey = r.Optional("STENO_VAULT_KEY", "steno-wrap")
 	s.custodyFiles = r.Optional("STENO_CUSTODY_CONTAINER", "custody")

@@ -26,6 +26,7 @@ import (
 	"steno/functions/export"
 	"steno/functions/exportplan"
 	"steno/functions/finalize"
+	"steno/functions/fixity"
 	"steno/functions/groupsync"
 	"steno/functions/internal/funchost"
 	"steno/functions/portal"
@@ -156,6 +157,10 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 		Orders: orders, Approvals: approvals, Roster: roster, Catalog: catalog, Calls: catalog, Evidence: store, Packages: packages,
 		Trail: trail, Tiles: tiles, Signer: signer, Queue: exports,
 	}, log)
+	reread, err := rereading(s, cred, opts, fixity.Stores{Evidence: store, Trail: trail, Catalog: catalog}, log)
+	if err != nil {
+		return err
+	}
 	web, err := portal.New(portalConfig(s), portal.Stores{Catalog: catalog, Calls: catalog, Roster: roster, Matters: matters, Requests: approvals, Exports: orders, Packages: packages, Queue: exports, Evidence: store, Trail: trail}, log)
 	if err != nil {
 		return err
@@ -167,7 +172,7 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	register(mux, functions{sync: sync, plan: plan, export: chats, seal: seal, order: order, keep: keep, hand: hand, web: web})
+	register(mux, functions{sync: sync, plan: plan, export: chats, seal: seal, order: order, keep: keep, hand: hand, reread: reread, web: web})
 	l, err := funchost.Listen(ctx, s.port)
 	if err != nil {
 		return err
@@ -230,6 +235,20 @@ func maker() string {
 		}
 	}
 	return "steno"
+}
+
+// rereading is the function that reads evidence again. Its progress stands beside the head of the custody log.
+func rereading(s settings, cred azcore.TokenCredential, opts azcore.ClientOptions, stores fixity.Stores, log *slog.Logger) (*fixity.Fixity, error) {
+	blobs, err := container.NewClient(s.blobURL+"/"+s.container, cred, &container.ClientOptions{ClientOptions: opts})
+	if err != nil {
+		return nil, fmt.Errorf("blobs: %w", err)
+	}
+	heads, err := container.NewClient(s.blobURL+"/"+s.custodyHeads, cred, &container.ClientOptions{ClientOptions: opts})
+	if err != nil {
+		return nil, fmt.Errorf("blobs: %w", err)
+	}
+	stores.Versions, stores.State = azure.NewBlobs(blobs), azure.NewMutable(s.tenant, heads, "fixity")
+	return fixity.New(s.fixity, stores, log), nil
 }
 
 // custodyTiles is where the custody log lies.

@@ -11,6 +11,7 @@ import (
 	"steno/functions/export"
 	"steno/functions/exportplan"
 	"steno/functions/finalize"
+	"steno/functions/fixity"
 	"steno/functions/groupsync"
 	"steno/functions/internal/funchost"
 	"steno/functions/portal"
@@ -28,6 +29,7 @@ type functions struct {
 	order  *sequencer.Sequencer
 	hand   *export.Exporter
 	keep   *retention.Retention
+	reread *fixity.Fixity
 	web    http.Handler
 }
 
@@ -37,6 +39,7 @@ func register(mux *funchost.Mux, f functions) {
 	mux.Timer("exportplan", func(ctx context.Context, _ funchost.TimerInfo) error { return f.plan.Run(ctx) })
 	mux.Timer("sequencer", func(ctx context.Context, _ funchost.TimerInfo) error { return f.order.Run(ctx) })
 	mux.Timer("retention", func(ctx context.Context, _ funchost.TimerInfo) error { return f.keep.Run(ctx) })
+	mux.Timer("fixity", func(ctx context.Context, _ funchost.TimerInfo) error { return f.reread.Run(ctx) })
 	mux.Queue("chatexport", "window", func(ctx context.Context, m funchost.Message) error { return f.export.Handle(ctx, m.Body) })
 	mux.Queue("finalize", "leg", func(ctx context.Context, m funchost.Message) error { return f.seal.Handle(ctx, m.Body) })
 	mux.Queue("export", "order", func(ctx context.Context, m funchost.Message) error { return f.hand.Handle(ctx, m.Body) })

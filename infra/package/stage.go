@@ -24,7 +24,7 @@ const handlerName = "handler"
 var appFunctions = map[string][]string{
 	"edge":    {"notifications", "portal"},
 	"capture": {"attachments", "chatexport", "compactor", "exportplan", "groupsync", "indexer", "lookback", "subscriptions"},
-	"keeper":  {"export", "finalize", "reconcile", "retention", "sequencer"},
+	"keeper":  {"export", "finalize", "fixity", "reconcile", "retention", "sequencer"},
 }
 
 func appNames() []string { return slices.Sorted(maps.Keys(appFunctions)) }

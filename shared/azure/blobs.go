@@ -131,3 +131,28 @@ func (t *Tails) Delete(ctx context.Context, name string) error {
 	}
 	return nil
 }
+
+// Versions costs one list operation for up to 5,000 versions. It has never run against
+// Azure: Azurite keeps no versions.
+// https://learn.microsoft.com/azure/storage/blobs/versioning-overview
+func (b *Blobs) Versions(ctx context.Context, prefix string) ([]evidence.Version, error) {
+	var out []evidence.Version
+	pager := b.c.NewListBlobsFlatPager(&container.ListBlobsFlatOptions{Prefix: to.Ptr(prefix), Include: container.ListBlobsInclude{Versions: true}})
+	for pager.More() {
+		page, err := pager.NextPage(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("list versions of blobs: %w", hide(err))
+		}
+		for _, i := range page.Segment.BlobItems {
+			if i.Name == nil {
+				return nil, errors.New("list versions of blobs: an entry without name")
+			}
+			v := evidence.Version{Name: *i.Name}
+			if i.VersionID != nil {
+				v.ID = *i.VersionID
+			}
+			out = append(out, v)
+		}
+	}
+	return out, nil
+}

@@ -25,12 +25,23 @@ import (
 type Tiles struct {
 	tenant string
 	files  *Blobs
-	heads  *container.Client
+	Mutable
+}
+
+// Mutable is a small blob that is replaced only by whoever read what it holds.
+type Mutable struct {
+	c    *container.Client
+	name string
+}
+
+// NewMutable returns the blob TENANT/NAME of a container that exists and is not write-once.
+func NewMutable(tenant teams.TenantID, c *container.Client, name string) Mutable {
+	return Mutable{c, string(tenant) + "/" + name}
 }
 
 // NewTiles returns the log of a tenant over two containers that exist.
 func NewTiles(tenant teams.TenantID, files, heads *container.Client) *Tiles {
-	return &Tiles{string(tenant), NewBlobs(files), heads}
+	return &Tiles{string(tenant), NewBlobs(files), Mutable{heads, string(tenant)}}
 }
 
 // maxLogFile bounds what is read as a file or a head. A head holds a promise of 2,048
@@ -63,12 +74,12 @@ func (t *Tiles) Read(ctx context.Context, name string) ([]byte, error) {
 }
 
 // Head costs one read operation.
-func (t *Tiles) Head(ctx context.Context) ([]byte, string, error) {
-	return download(ctx, t.heads, t.tenant)
+func (m Mutable) Head(ctx context.Context) ([]byte, string, error) {
+	return download(ctx, m.c, m.name)
 }
 
 // SwapHead costs one write operation.
-func (t *Tiles) SwapHead(ctx context.Context, body []byte, revision string) error {
+func (m Mutable) SwapHead(ctx context.Context, body []byte, revision string) error {
 	if len(body) > maxLogFile {
 		return fmt.Errorf("head of %d bytes, more than the %d that are read", len(body), maxLogFile)
 	}
@@ -76,7 +87,7 @@ func (t *Tiles) SwapHead(ctx context.Context, body []byte, revision string) erro
 	if revision != "" {
 		only = &blob.ModifiedAccessConditions{IfMatch: to.Ptr(azcore.ETag(revision))}
 	}
-	_, err := t.heads.NewBlockBlobClient(t.tenant).Upload(ctx, streaming.NopCloser(bytes.NewReader(body)), &blockblob.UploadOptions{
+	_, err := m.c.NewBlockBlobClient(m.name).Upload(ctx, streaming.NopCloser(bytes.NewReader(body)), &blockblob.UploadOptions{
 		AccessConditions: &blob.AccessConditions{ModifiedAccessConditions: only},
 		HTTPHeaders:      &blob.HTTPHeaders{BlobContentType: to.Ptr("application/json")},
 	})

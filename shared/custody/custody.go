@@ -54,6 +54,8 @@ const (
 	DisposeRefused Action = "dispose-refused" // nothing was disposed, and why
 	Disposed       Action = "disposed"        // it is destroyed: how much, and under which keys
 	Certified      Action = "certificate"     // a certificate of disposition was stored
+	FixityAlarm    Action = "fixity-alarm"    // stored evidence is not what was sealed
+	FixityDay      Action = "fixity"          // how much stored evidence was read again in a day
 )
 
 // Event is one entry of the trail. It names items by id and holds no content, no

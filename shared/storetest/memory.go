@@ -14,6 +14,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -28,6 +30,7 @@ var (
 	_ evidence.Blobs       = (*Blobs)(nil)
 	_ evidence.Dated       = (*Blobs)(nil)
 	_ evidence.Governor    = (*Blobs)(nil)
+	_ evidence.Versions    = (*Blobs)(nil)
 	_ evidence.Tails       = (*Tails)(nil)
 	_ evidence.KeyRing     = (*Keys)(nil)
 	_ evidence.Vault       = (*Vault)(nil)
@@ -45,6 +48,7 @@ type Blobs struct {
 	mu        sync.Mutex
 	m         map[string][]byte
 	protected map[string]evidence.Protection
+	second    map[string]int // further versions, as storage that keeps them would
 	// Clock is the clock of storage, time.Now if nil; Lock locks the dates it sets.
 	Clock func() time.Time
 	Lock  bool
@@ -103,6 +107,44 @@ func (b *Blobs) Names() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return slices.Sorted(maps.Keys(b.m))
+}
+
+// Overwrite replaces the bytes of an object as storage does that keeps versions: the old one
+// stays as one.
+func (b *Blobs) Overwrite(name string, body []byte) {
+	b.Tamper(name, body)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.second == nil {
+		b.second = map[string]int{}
+	}
+	b.second[name]++
+}
+
+// Versions implements evidence.Versions.
+func (b *Blobs) Versions(ctx context.Context, prefix string) ([]evidence.Version, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var out []evidence.Version
+	for _, name := range slices.Sorted(maps.Keys(b.m)) {
+		if !strings.HasPrefix(name, prefix) {
+			continue
+		}
+		for v := range 1 + b.second[name] {
+			out = append(out, evidence.Version{Name: name, ID: strconv.Itoa(v)})
+		}
+	}
+	return out, nil
+}
+
+// Remove takes an object away behind the store's back.
+func (b *Blobs) Remove(name string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.m, name)
 }
 
 // Tamper replaces the bytes of an object behind the store's back.
