@@ -115,6 +115,17 @@ func TestTilesInBlobs(t *testing.T) {
 	storetest.TestTiles(t, func(*testing.T) custody.Tiles { return azure.NewTiles(storetest.NewTenant(), locked, free) })
 }
 
+func TestMutableInABlob(t *testing.T) {
+	storetest.TestMutable(t, func(*testing.T) storetest.Mutable { return azure.NewMutable(storetest.NewTenant(), free, "progress") })
+}
+
+// TestVersionsOfBlobs lists where there is one version of each, for Azurite keeps no more.
+func TestVersionsOfBlobs(t *testing.T) {
+	storetest.TestVersions(t, func(*testing.T) (evidence.Blobs, evidence.Versions) {
+		return azure.NewBlobs(locked), azure.NewBlobs(locked)
+	})
+}
+
 // costs runs f and compares the storage operations it took.
 func costs(t *testing.T, what string, want map[string]int64, f func() error) {
 	t.Helper()

@@ -49,3 +49,10 @@ func TestTrailInMemory(t *testing.T) {
 func TestTilesInMemory(t *testing.T) {
 	storetest.TestTiles(t, func(*testing.T) custody.Tiles { return new(storetest.Tiles) })
 }
+
+func TestVersionsInMemory(t *testing.T) {
+	storetest.TestVersions(t, func(*testing.T) (evidence.Blobs, evidence.Versions) {
+		b := new(storetest.Blobs)
+		return b, b
+	})
+}

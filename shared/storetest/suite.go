@@ -354,3 +354,37 @@ func TestTrail(t *testing.T, open func(t *testing.T) custody.Trail) {
 		}
 	})
 }
+
+// TestVersions checks the contract of evidence.Versions over a store that fills each name
+// once: one version of each object, and of no other.
+func TestVersions(t *testing.T, open func(t *testing.T) (evidence.Blobs, evidence.Versions)) {
+	blobs, versions := open(t)
+	tenant := NewTenant()
+	var want []string
+	for _, unit := range []string{"a", "ab"} {
+		for range 3 {
+			name := string(tenant) + "/" + unit + "/" + evidence.NewObjectID()
+			ok(t, blobs.Create(t.Context(), name, []byte("body")))
+			wantErr(t, "a second body", blobs.Create(t.Context(), name, []byte("other")), evidence.ErrExists)
+			if unit == "a" {
+				want = append(want, name)
+			}
+		}
+	}
+	list, err := versions.Versions(t.Context(), string(tenant)+"/a/")
+	ok(t, err)
+	var got []string
+	for _, v := range list {
+		got = append(got, v.Name)
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("versions %q, want one of each of %q", got, want)
+	}
+	twice, err := evidence.SecondVersions(t.Context(), versions, tenant, "a")
+	ok(t, err)
+	if len(twice) != 0 {
+		t.Errorf("second versions %q", twice)
+	}
+}

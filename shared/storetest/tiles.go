@@ -113,6 +113,18 @@ func TestTiles(t *testing.T, open func(t *testing.T) custody.Tiles) {
 			t.Errorf("read %q", got)
 		}
 	})
+	TestMutable(t, func(t *testing.T) Mutable { return open(t) })
+}
+
+// Mutable is a small document that is replaced by whoever read it: the head of a custody log,
+// or the progress of a function.
+type Mutable interface {
+	Head(ctx context.Context) (body []byte, revision string, err error)
+	SwapHead(ctx context.Context, body []byte, revision string) error
+}
+
+// TestMutable checks the contract of the head of custody.Tiles. open returns an empty one.
+func TestMutable(t *testing.T, open func(t *testing.T) Mutable) {
 	t.Run("a head changes from the revision that was read alone", func(t *testing.T) {
 		tiles := open(t)
 		body, none, err := tiles.Head(t.Context())
