@@ -29,11 +29,12 @@ type CustodyReport struct {
 	Witness  int64 `json:"witness"` // leaves under the newest checkpoint that the witness has
 	Seals    int   `json:"seals"`   // manifests of recordings that the log binds
 	Changed  int   `json:"changed"` // of these, those that storage gives back otherwise
+	Alarms   int   `json:"alarms"`  // that reading evidence again has raised
 }
 
 // OK tells whether the log holds each event, nothing else, and a signature over it.
 func (r CustodyReport) OK() bool {
-	return r.Unlogged == 0 && r.Orphans == 0 && r.Changed == 0 && r.Events > 0 && r.Leaves == int64(r.Events) && r.Signed > 0 && r.Witness == r.Signed
+	return r.Unlogged == 0 && r.Orphans == 0 && r.Changed == 0 && r.Alarms == 0 && r.Events > 0 && r.Leaves == int64(r.Events) && r.Signed > 0 && r.Witness == r.Signed
 }
 
 // Log is where the custody log lies.
@@ -102,6 +103,9 @@ func (w *World) CheckCustody(ctx context.Context, a *Archive) (CustodyReport, er
 	}
 	origin := custody.Origin(teams.TenantID(w.Tenant.ID()))
 	var r CustodyReport
+	if err := w.Host.RunTimer(ctx, "fixity"); err != nil {
+		return r, err
+	}
 	for range 5 {
 		if err := w.Host.RunTimer(ctx, "sequencer"); err != nil {
 			return r, err
@@ -149,6 +153,9 @@ func (a *Archive) checkSeals(ctx context.Context, r *CustodyReport) error {
 		return err
 	}
 	for _, e := range records {
+		if e.Action == custody.FixityAlarm {
+			r.Alarms++
+		}
 		if e.Action != custody.Sealed {
 			continue
 		}
