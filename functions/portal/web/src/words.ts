@@ -66,6 +66,8 @@ export const actionNames: Record<string, string> = {
   "dispose-refused": "Disposition refused",
   disposed: "Destroyed",
   certificate: "Certificate of disposition",
+  fixity: "Evidence read again",
+  "fixity-alarm": "Evidence damaged",
   export: "Exported",
 };
 
