@@ -157,7 +157,7 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 		Orders: orders, Approvals: approvals, Roster: roster, Catalog: catalog, Calls: catalog, Evidence: store, Packages: packages,
 		Trail: trail, Tiles: tiles, Signer: signer, Queue: exports,
 	}, log)
-	reread, err := rereading(s, cred, opts, fixity.Stores{Evidence: store, Trail: trail, Catalog: catalog}, log)
+	reread, err := rereading(s, cred, opts, fixity.Stores{Evidence: store, Trail: trail, Catalog: catalog, Calls: catalog}, log)
 	if err != nil {
 		return err
 	}
@@ -247,7 +247,8 @@ func rereading(s settings, cred azcore.TokenCredential, opts azcore.ClientOption
 	if err != nil {
 		return nil, fmt.Errorf("blobs: %w", err)
 	}
-	stores.Versions, stores.State = azure.NewBlobs(blobs), azure.NewMutable(s.tenant, heads, "fixity")
+	objects := azure.NewBlobs(blobs)
+	stores.Versions, stores.Objects, stores.State = objects, objects, azure.NewMutable(s.tenant, heads, "fixity")
 	return fixity.New(s.fixity, stores, log), nil
 }
 

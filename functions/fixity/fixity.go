@@ -2,10 +2,11 @@
 // bound when it was sealed. What was changed, is missing or cannot be read is an alarm
 // in the run that finds it.
 //
-// A run reads three things: a random sample; the next stretch of a round that goes through
-// all seals of the trail, oldest first, and is done within a period; and the next
+// A run reads four things: a random sample; the next stretch of a round that goes through
+// all seals of the trail, oldest first, and is done within a period; the next
 // conversations of the catalog, whose objects are sealed late if whoever stored them died
-// before it could. The packs of a recording are those that its manifest lists, so
+// before it could; and the next units of storage, from which the catalog's rows are made
+// again and compared. The packs of a recording are those that its manifest lists, so
 // manifests are opened, under a custody event; everything else is hashed as it lies there.
 //
 // An object that storage keeps two versions of is an alarm too. That was never tried
@@ -67,10 +68,21 @@ type State interface {
 	SwapHead(ctx context.Context, body []byte, revision string) error
 }
 
-// Catalog is where objects are found that nothing seals.
+// Catalog is where objects are found that nothing seals, and what is compared with evidence.
 type Catalog interface {
 	ByTime(ctx context.Context, from, to time.Time, page conversation.PageRequest) (conversation.Page, error)
+	ByPerson(ctx context.Context, person teams.PersonID, from, to time.Time, page conversation.PageRequest) (conversation.Page, error)
 	Slice(ctx context.Context, id conversation.ID) (conversation.Slice, error)
+}
+
+// Calls is the register of calls.
+type Calls interface {
+	Call(ctx context.Context, key conversation.ThreadKey) (conversation.Call, error)
+}
+
+// Objects lists what is stored, without opening it.
+type Objects interface {
+	List(ctx context.Context, prefix string) ([]evidence.TailInfo, error)
 }
 
 // Config is what fixity needs to know.
@@ -86,7 +98,9 @@ type Stores struct {
 	Evidence *evidence.Store
 	Versions evidence.Versions
 	Trail    custody.Log
+	Objects  Objects
 	Catalog  Catalog
+	Calls    Calls
 	State    State
 }
 
@@ -150,7 +164,7 @@ func (f *Fixity) Run(ctx context.Context) error {
 	if r.state, err = decodeProgress(body); err != nil {
 		return fmt.Errorf("fixity: %w", err)
 	}
-	for _, step := range []func(context.Context) error{r.sample, r.stretch, r.sweep, r.secondLook, r.explain, r.summary} {
+	for _, step := range []func(context.Context) error{r.sample, r.stretch, r.sweep, r.rebuild, r.secondLook, r.explain, r.summary} {
 		if err := step(ctx); err != nil {
 			return fmt.Errorf("fixity: %w", err)
 		}

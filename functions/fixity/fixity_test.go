@@ -166,7 +166,7 @@ func TestAFailureThatPassesIsNoAlarmAndStorageThatIsAwayIsAnError(t *testing.T) 
 	r.now = r.now.Add(15 * time.Minute)
 	// Evidence does not answer, and neither does anything else of the account.
 	stuck := &flaky{State: r.state}
-	f := fixity.New(r.config, fixity.Stores{Evidence: r.store, Versions: &r.blobs.Blobs, Trail: r.events(), Catalog: &r.catalog, State: stuck}, discard())
+	f := fixity.New(r.config, fixity.Stores{Evidence: r.store, Versions: &r.blobs.Blobs, Trail: r.events(), Objects: &r.blobs.Blobs, Catalog: &r.catalog, Calls: &r.catalog, State: stuck}, discard())
 	if err := f.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "storage does not answer") {
 		t.Errorf("%v", err)
 	}
@@ -221,7 +221,7 @@ func TestTwoRunsAtOnceAreOneProgress(t *testing.T) {
 	r.batches(5)
 	r.now = r.now.Add(20 * time.Minute)
 	moving := &overtaken{State: r.state, other: r.fixity()}
-	f := fixity.New(r.config, fixity.Stores{Evidence: r.store, Versions: &r.blobs.Blobs, Trail: r.events(), Catalog: &r.catalog, State: moving}, discard())
+	f := fixity.New(r.config, fixity.Stores{Evidence: r.store, Versions: &r.blobs.Blobs, Trail: r.events(), Objects: &r.blobs.Blobs, Catalog: &r.catalog, Calls: &r.catalog, State: moving}, discard())
 	if err := f.Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -264,7 +264,7 @@ func TestAnAlarmThatTheTrailDoesNotTakeFailsTheRun(t *testing.T) {
 	r.flip(names[0])
 	r.now = r.now.Add(15 * time.Minute)
 	f := fixity.New(r.config, fixity.Stores{
-		Evidence: r.store, Versions: &r.blobs.Blobs, Trail: custody.Log{Trail: mute{&r.trail}, Now: func() time.Time { return r.now }}, Catalog: &r.catalog, State: r.state,
+		Evidence: r.store, Versions: &r.blobs.Blobs, Trail: custody.Log{Trail: mute{&r.trail}, Now: func() time.Time { return r.now }}, Objects: &r.blobs.Blobs, Catalog: &r.catalog, Calls: &r.catalog, State: r.state,
 	}, discard())
 	if err := f.Run(t.Context()); err == nil {
 		t.Error("the run went well")

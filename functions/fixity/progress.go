@@ -25,7 +25,9 @@ type progress struct {
 	// conversations of the last days, and among all.
 	Recent conversation.Position `json:"recent"`
 	All    conversation.Position `json:"all"`
-	Day    day                   `json:"day"`
+	// Rebuilt is how far the catalog was compared with storage.
+	Rebuilt place `json:"rebuilt"`
+	Day     day   `json:"day"`
 }
 
 // round is the reading of everything once.

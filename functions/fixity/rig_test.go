@@ -91,6 +91,7 @@ func newRig(t *testing.T, c fixity.Config) *rig {
 	t.Helper()
 	r := &rig{t: t, now: start, blobs: &counting{reads: map[string]int{}, bad: map[string]int{}}, state: &state{}}
 	clock := func() time.Time { return r.now }
+	r.blobs.Clock = clock
 	var err error
 	r.store, err = evidence.New(evidence.Config{
 		Blobs: r.blobs, Keys: new(storetest.Keys), Vault: storetest.NewVault(), VaultHosts: []string{storetest.VaultHost}, Now: clock,
@@ -111,9 +112,11 @@ func (r *rig) events() custody.Log {
 
 func (r *rig) fixity() *fixity.Fixity {
 	return fixity.New(r.config, fixity.Stores{
-		Evidence: r.store, Versions: &r.blobs.Blobs, Trail: r.events(), Catalog: &r.catalog, State: r.state,
-	}, slog.New(slog.NewJSONHandler(&r.log, nil)))
+		Evidence: r.store, Versions: &r.blobs.Blobs, Trail: r.events(), Objects: &r.blobs.Blobs, Catalog: &r.catalog, Calls: &r.catalog, State: r.state,
+	}, r.logger())
 }
+
+func (r *rig) logger() *slog.Logger { return slog.New(slog.NewJSONHandler(&r.log, nil)) }
 
 // put stores an object and returns what binds it.
 func (r *rig) put(unit, object string, seq int, plain []byte) custody.Object {

@@ -41,10 +41,14 @@ func (r *run) lane(ctx context.Context, after *conversation.Position, from time.
 		return err
 	}
 	for _, c := range page.Conversations {
-		if c.Call != nil || c.Disposed != nil {
+		if c.Disposed != nil {
 			continue
 		}
-		if err := r.lateSeals(ctx, c.ID); err != nil {
+		judge := r.lateSeals
+		if c.Call != nil {
+			judge = r.vouchedCall
+		}
+		if err := judge(ctx, c); err != nil {
 			return err
 		}
 	}
@@ -56,9 +60,16 @@ func (r *run) lane(ctx context.Context, after *conversation.Position, from time.
 }
 
 // lateSeals seals what is stored of a conversation and was not sealed in time.
-func (r *run) lateSeals(ctx context.Context, id conversation.ID) error {
+func (r *run) lateSeals(ctx context.Context, c conversation.Conversation) error {
+	id := c.ID
 	slice, err := r.s.Catalog.Slice(ctx, id)
 	if err != nil {
+		return err
+	}
+	if slice.Conversation.Disposed != nil {
+		return nil // since it was listed
+	}
+	if err := r.vouched(ctx, c, slice); err != nil {
 		return err
 	}
 	for _, o := range slice.Objects {

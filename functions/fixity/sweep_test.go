@@ -22,8 +22,11 @@ func (r *rig) claimed(thread string, stored bool, change func(plain []byte) []by
 	r.t.Helper()
 	sent := r.now
 	id := conversation.IDOf(conversation.KeyOf(tenant, teams.ThreadID(thread)), sent)
-	raw := fmt.Appendf(nil, `{"id":"1","etag":"e","chatId":%q,"messageType":"message","createdDateTime":%q}`, thread, sent.Format(time.RFC3339))
-	m := conversation.Message{VersionKey: conversation.VersionKey{Message: "1", ETag: "e"}, Sent: sent, Raw: raw}
+	raw := fmt.Appendf(nil, `{"id":"1","etag":"e","chatId":%q,"messageType":"message","createdDateTime":%q,"from":{"user":{"id":"bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb","displayName":"B"}}}`, thread, sent.Format(time.RFC3339))
+	m := conversation.ReadMessage(raw, alice)
+	if m.Unclear != nil {
+		r.t.Fatal(m.Unclear)
+	}
 	h := conversation.BatchHeader{Tenant: tenant, Conversation: id, Thread: teams.ThreadID(thread), Custodian: alice, Window: "0-1777000000000-1777000000001", Lane: "export", FetchedAt: sent}
 	plain, err := conversation.EncodeBatch(h, []conversation.Message{m})
 	if err != nil {
@@ -65,7 +68,7 @@ func (r *rig) seals() []custody.Object {
 func TestAnObjectThatNothingSealsIsVerifiedAndSealedLateOnce(t *testing.T) {
 	r := newRig(t, fixity.Config{})
 	want := r.claimed("19:first@thread.v2", true, asIs)
-	r.claimed("19:never-stored@thread.v2", false, asIs)
+	never := r.claimed("19:never-stored@thread.v2", false, asIs)
 	r.run()
 	r.run()
 	if got := r.seals(); len(got) != 0 {
@@ -87,7 +90,7 @@ func TestAnObjectThatNothingSealsIsVerifiedAndSealedLateOnce(t *testing.T) {
 	if got = r.seals(); len(got) != 2 || got[1] != late {
 		t.Fatalf("sealed %+v, want %+v too", got, late)
 	}
-	r.wantAlarms()
+	r.wantAlarms(short(name(never)) + ": catalog-added") // after a week
 	for _, e := range r.records(custody.Sealed) {
 		if e.Reason != "late" || e.System != "fixity" {
 			t.Errorf("%+v", e)

@@ -30,7 +30,7 @@ func (b *Blobs) List(ctx context.Context, prefix string) ([]evidence.TailInfo, e
 	var out []evidence.TailInfo
 	for _, n := range slices.Sorted(maps.Keys(b.m)) {
 		if strings.HasPrefix(n, prefix) {
-			out = append(out, evidence.TailInfo{Name: n, Size: int64(len(b.m[n])), StoredAt: time.Now()})
+			out = append(out, evidence.TailInfo{Name: n, Size: int64(len(b.m[n])), StoredAt: b.stored[n]})
 		}
 	}
 	return out, nil

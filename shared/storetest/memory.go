@@ -47,6 +47,7 @@ var (
 type Blobs struct {
 	mu        sync.Mutex
 	m         map[string][]byte
+	stored    map[string]time.Time
 	protected map[string]evidence.Protection
 	second    map[string]int // further versions, as storage that keeps them would
 	// Clock is the clock of storage, time.Now if nil; Lock locks the dates it sets.
@@ -67,7 +68,10 @@ func (b *Blobs) Create(ctx context.Context, name string, body []byte) error {
 	if b.m == nil {
 		b.m = map[string][]byte{}
 	}
-	b.m[name] = slices.Clone(body)
+	if b.stored == nil {
+		b.stored = map[string]time.Time{}
+	}
+	b.m[name], b.stored[name] = slices.Clone(body), b.clock()
 	return nil
 }
 
