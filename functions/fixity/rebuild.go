@@ -18,7 +18,8 @@ import (
 
 // The catalog is derived, so it can be checked: what it should say of a conversation is made again
 // from its evidence alone and compared with what it says. Evidence that it does not list
-// is found by going through storage, rows without evidence by going through the catalog.
+// is found by going through storage, rows without evidence by going through the catalog. A
+// run does some units of it: once through all takes a run for every 40 units, or a day if they are few.
 
 const (
 	reasonDropped = "catalog-dropped" // evidence is stored that the catalog does not list
