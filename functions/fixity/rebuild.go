@@ -30,6 +30,8 @@ const (
 const (
 	// rebuiltUnits is how many units a run makes again.
 	rebuiltUnits = 40
+	// rebuiltBy is when a run ends that: later than the stretch, which may take all of its time.
+	rebuiltBy = longest + 3*time.Minute
 	// rebuiltShards is how many stretches of names a run lists for it.
 	rebuiltShards = 40
 	// listed is how old evidence is before its conversation must stand in the listings: a
@@ -96,7 +98,7 @@ func (r *run) rebuild(ctx context.Context) error {
 			}
 		}
 		for _, unit := range sorted(byUnit) {
-			if units++; units > rebuiltUnits || r.c.Now().Sub(r.start) >= longest {
+			if units++; units > rebuiltUnits || r.c.Now().Sub(r.start) >= rebuiltBy {
 				return nil
 			}
 			if err := r.compare(ctx, unit, byUnit[unit]); err != nil {

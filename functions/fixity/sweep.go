@@ -128,11 +128,18 @@ func (r *run) isSealed(ctx context.Context, unit string, o conversation.Object, 
 	return false, nil
 }
 
-// sealsOf lists what was sealed on a day. A run reads a day once.
+// maxDays bounds the days whose seals a run has in memory.
+const maxDays = 8
+
+// sealsOf lists what was sealed on a day. Conversations come in the order of time, so that
+// days repeat.
 func (r *run) sealsOf(ctx context.Context, d time.Time) (map[string]bool, error) {
 	key := d.Format(time.DateOnly)
 	if names, ok := r.sealed[key]; ok {
 		return names, nil
+	}
+	if len(r.sealed) >= maxDays {
+		clear(r.sealed)
 	}
 	names := map[string]bool{}
 	_, err := r.walk(ctx, custody.IDsFrom(d), d.Add(24*time.Hour), func(rec custody.Record) (bool, error) {
