@@ -157,7 +157,7 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 		Orders: orders, Approvals: approvals, Roster: roster, Catalog: catalog, Calls: catalog, Evidence: store, Packages: packages,
 		Trail: trail, Tiles: tiles, Signer: signer, Queue: exports,
 	}, log)
-	reread, err := rereading(s, cred, opts, fixity.Stores{Evidence: store, Trail: trail, Catalog: catalog, Calls: catalog}, log)
+	reread, err := rereading(s, cred, opts, fixity.Stores{Evidence: store, Trail: trail, Tiles: tiles, Catalog: catalog, Calls: catalog}, log)
 	if err != nil {
 		return err
 	}

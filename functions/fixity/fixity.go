@@ -3,7 +3,8 @@
 // in the run that finds it.
 //
 // A run reads four things: a random sample; the next stretch of a round that goes through
-// all seals of the trail, oldest first, and is done within a period; the next
+// all seals of the trail, oldest first, compares each with its leaf in the custody log, and
+// is done within a period; the next
 // conversations of the catalog, whose objects are sealed late if whoever stored them died
 // before it could; and the next units of storage, from which the catalog's rows are made
 // again and compared. The packs of a recording are those that its manifest lists, so
@@ -98,6 +99,7 @@ type Stores struct {
 	Evidence *evidence.Store
 	Versions evidence.Versions
 	Trail    custody.Log
+	Tiles    custody.Tiles // the custody log
 	Objects  Objects
 	Catalog  Catalog
 	Calls    Calls
@@ -139,6 +141,7 @@ type run struct {
 	sealed   map[string]map[string]bool // by day: "unit/object" that a seal names
 	late     map[string]bool            // "unit/object" that this run sealed
 	receipts map[string]custody.Receipt // by unit
+	leaves   *leaves                    // nil until it is asked
 }
 
 // target is an object to read.

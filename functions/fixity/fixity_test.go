@@ -2,6 +2,7 @@ package fixity_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -166,7 +167,7 @@ func TestAFailureThatPassesIsNoAlarmAndStorageThatIsAwayIsAnError(t *testing.T) 
 	r.now = r.now.Add(15 * time.Minute)
 	// Evidence does not answer, and neither does anything else of the account.
 	stuck := &flaky{State: r.state}
-	f := fixity.New(r.config, fixity.Stores{Evidence: r.store, Versions: &r.blobs.Blobs, Trail: r.events(), Objects: &r.blobs.Blobs, Catalog: &r.catalog, Calls: &r.catalog, State: stuck}, discard())
+	f := fixity.New(r.config, fixity.Stores{Evidence: r.store, Versions: &r.blobs.Blobs, Tiles: &r.tiles, Trail: r.events(), Objects: &r.blobs.Blobs, Catalog: &r.catalog, Calls: &r.catalog, State: stuck}, discard())
 	if err := f.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "storage does not answer") {
 		t.Errorf("%v", err)
 	}
@@ -199,6 +200,7 @@ func TestProgressThatIsNotStoredIsMadeAgainAndNothingIsPassedOver(t *testing.T) 
 	r.flip(names[29])
 	for n := range 120 {
 		r.now = r.now.Add(15 * time.Minute)
+		r.sequence()
 		fails := n%3 != 0
 		if fails {
 			r.state.fails = 1
@@ -221,7 +223,7 @@ func TestTwoRunsAtOnceAreOneProgress(t *testing.T) {
 	r.batches(5)
 	r.now = r.now.Add(20 * time.Minute)
 	moving := &overtaken{State: r.state, other: r.fixity()}
-	f := fixity.New(r.config, fixity.Stores{Evidence: r.store, Versions: &r.blobs.Blobs, Trail: r.events(), Objects: &r.blobs.Blobs, Catalog: &r.catalog, Calls: &r.catalog, State: moving}, discard())
+	f := fixity.New(r.config, fixity.Stores{Evidence: r.store, Versions: &r.blobs.Blobs, Tiles: &r.tiles, Trail: r.events(), Objects: &r.blobs.Blobs, Catalog: &r.catalog, Calls: &r.catalog, State: moving}, discard())
 	if err := f.Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -264,7 +266,7 @@ func TestAnAlarmThatTheTrailDoesNotTakeFailsTheRun(t *testing.T) {
 	r.flip(names[0])
 	r.now = r.now.Add(15 * time.Minute)
 	f := fixity.New(r.config, fixity.Stores{
-		Evidence: r.store, Versions: &r.blobs.Blobs, Trail: custody.Log{Trail: mute{&r.trail}, Now: func() time.Time { return r.now }}, Objects: &r.blobs.Blobs, Catalog: &r.catalog, Calls: &r.catalog, State: r.state,
+		Evidence: r.store, Versions: &r.blobs.Blobs, Tiles: &r.tiles, Trail: custody.Log{Trail: mute{&r.trail}, Now: func() time.Time { return r.now }}, Objects: &r.blobs.Blobs, Catalog: &r.catalog, Calls: &r.catalog, State: r.state,
 	}, discard())
 	if err := f.Run(t.Context()); err == nil {
 		t.Error("the run went well")
@@ -277,3 +279,57 @@ func TestAnAlarmThatTheTrailDoesNotTakeFailsTheRun(t *testing.T) {
 type mute struct{ custody.Trail }
 
 func (mute) Insert(context.Context, custody.Record) error { return errStorage }
+
+// rewritten is a trail in which somebody changed a row.
+type rewritten struct {
+	custody.Trail
+	change func(r *custody.Record)
+}
+
+func (w rewritten) Range(ctx context.Context, from, to time.Time, limit int) ([]custody.Record, error) {
+	records, err := w.Trail.Range(ctx, from, to, limit)
+	for i := range records {
+		records[i].Objects = slices.Clone(records[i].Objects)
+		w.change(&records[i])
+	}
+	return records, err
+}
+
+func TestASealThatWasRewrittenToFitChangedEvidenceIsAnAlarm(t *testing.T) {
+	r := newRig(t, fixity.Config{})
+	names := r.batches(6)
+	r.now = r.now.Add(2 * time.Hour)
+	r.sequence()
+	r.flip(names[3])
+	forged := r.digest(names[3])
+	trail := rewritten{&r.trail, func(rec *custody.Record) {
+		if rec.Action == custody.Sealed && rec.Item == "unit-3" {
+			rec.Objects[0].SHA256 = forged
+		}
+	}}
+	f := fixity.New(r.config, fixity.Stores{
+		Evidence: r.store, Versions: &r.blobs.Blobs, Tiles: &r.tiles, Trail: custody.Log{Trail: trail, Now: func() time.Time { return r.now }},
+		Objects: &r.blobs.Blobs, Catalog: &r.catalog, Calls: &r.catalog, State: r.state,
+	}, r.logger())
+	if err := f.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.wantAlarms("unit-3/: record-altered")
+}
+
+func TestASealThatIsNotInTheLogAfterAnHourIsAnAlarm(t *testing.T) {
+	r := newRig(t, fixity.Config{})
+	r.batches(3)
+	r.now = r.now.Add(30 * time.Minute)
+	if err := r.f.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.wantAlarms()
+	r = newRig(t, fixity.Config{})
+	r.batches(3)
+	r.now = r.now.Add(2 * time.Hour)
+	if err := r.f.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.wantAlarms("custody-log/: not-logged")
+}

@@ -3,6 +3,9 @@ package fixity_test
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -15,6 +18,7 @@ import (
 	"time"
 
 	"steno/functions/fixity"
+	"steno/functions/sequencer"
 	"steno/shared/conversation"
 	"steno/shared/custody"
 	"steno/shared/evidence"
@@ -39,6 +43,8 @@ type rig struct {
 	trail   storetest.Trail
 	catalog storetest.Catalog
 	state   *state
+	tiles   storetest.Tiles // the custody log
+	signer  signer
 	store   *evidence.Store
 	log     bytes.Buffer
 	config  fixity.Config
@@ -99,6 +105,9 @@ func newRig(t *testing.T, c fixity.Config) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if r.signer.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+		t.Fatal(err)
+	}
 	c.Tenant, c.Now = tenant, clock
 	r.config = c
 	r.f = r.fixity()
@@ -112,7 +121,7 @@ func (r *rig) events() custody.Log {
 
 func (r *rig) fixity() *fixity.Fixity {
 	return fixity.New(r.config, fixity.Stores{
-		Evidence: r.store, Versions: &r.blobs.Blobs, Trail: r.events(), Objects: &r.blobs.Blobs, Catalog: &r.catalog, Calls: &r.catalog, State: r.state,
+		Evidence: r.store, Versions: &r.blobs.Blobs, Tiles: &r.tiles, Trail: r.events(), Objects: &r.blobs.Blobs, Catalog: &r.catalog, Calls: &r.catalog, State: r.state,
 	}, r.logger())
 }
 
@@ -173,7 +182,28 @@ func (r *rig) flip(name string) {
 func (r *rig) run() {
 	r.t.Helper()
 	r.now = r.now.Add(15 * time.Minute)
+	r.sequence()
 	if err := r.f.Run(r.t.Context()); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// signer signs checkpoints.
+type signer struct{ key *ecdsa.PrivateKey }
+
+func (s signer) SigningKey(context.Context) (string, *ecdsa.PublicKey, error) {
+	return "https://vault.test/keys/sign/1", &s.key.PublicKey, nil
+}
+
+func (s signer) Sign(_ context.Context, _ string, digest [sha256.Size]byte) ([]byte, error) {
+	return ecdsa.SignASN1(rand.Reader, s.key, digest[:])
+}
+
+// sequence brings the custody log up to date.
+func (r *rig) sequence() {
+	r.t.Helper()
+	s := sequencer.New(sequencer.Config{Tenant: tenant, Now: func() time.Time { return r.now }}, &r.trail, &r.tiles, r.signer, slog.New(slog.DiscardHandler))
+	if err := s.Run(r.t.Context()); err != nil {
 		r.t.Fatal(err)
 	}
 }
@@ -250,4 +280,18 @@ func (r *rig) leg(call string) (manifest string, packs []string) {
 	r.event(custody.Event{Action: custody.Sealed, Item: string(leg), Objects: []custody.Object{o}})
 	r.now = r.now.Add(time.Minute)
 	return name(o), packs
+}
+
+// digest is the SHA-256 of what is stored under a name now.
+func (r *rig) digest(name string) string {
+	r.t.Helper()
+	size, err := r.blobs.Blobs.Size(r.t.Context(), name)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	b, err := r.blobs.ReadAt(r.t.Context(), name, 0, size)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return fmt.Sprintf("%x", sha256.Sum256(b))
 }

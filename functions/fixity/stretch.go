@@ -47,6 +47,9 @@ func (r *run) record(ctx context.Context, rec custody.Record) error {
 	if rec.Action != custody.Sealed {
 		return nil
 	}
+	if err := r.logged(ctx, rec); err != nil {
+		return err
+	}
 	if r.state.First.IsZero() || rec.At.Before(r.state.First) {
 		r.state.First = rec.At.Truncate(time.Microsecond)
 	}
