@@ -253,47 +253,6 @@ func (r *run) secondLook(ctx context.Context) error {
 	return nil
 }
 
-// explain looks for disposals of what is missing, in all of the trail since it was sealed.
-// The rest is an alarm.
-func (r *run) explain(ctx context.Context) error {
-	if len(r.missing) == 0 {
-		return nil
-	}
-	from, wanted := r.start, map[string]bool{}
-	for _, t := range r.missing {
-		wanted[t.object.Unit] = true
-		if t.at.Before(from) {
-			from = t.at
-		}
-	}
-	gone := map[string]bool{}
-	_, err := r.walk(ctx, custody.IDsFrom(from), r.start.Add(settle), func(rec custody.Record) (bool, error) {
-		if rec.Action != custody.Dispose && rec.Action != custody.Erase {
-			return true, nil
-		}
-		if wanted[rec.Item] {
-			gone[rec.Item] = true
-		}
-		for _, o := range rec.Objects {
-			gone[o.Unit+"/"+o.Object] = true
-		}
-		return true, nil
-	})
-	if err != nil {
-		return err
-	}
-	for _, t := range r.missing {
-		if gone[t.object.Unit] || gone[t.String()] {
-			r.tally.Gone++
-			continue
-		}
-		if err := r.alarm(ctx, t.object.Unit, t.object.Object, reasonMissing); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // versions checks once a run that storage keeps one version of each object of a unit.
 func (r *run) versions(ctx context.Context, unit string) error {
 	if r.units[unit] {

@@ -75,6 +75,26 @@ func TestWhatWasDisposedOfIsNoAlarmAndEverythingElseThatIsMissingIs(t *testing.T
 	r.wantAlarms(short(names[2]) + ": missing")
 }
 
+// TestADisposedCallIsNoAlarmWhileItIsUnderWayNorAfter: the record of the beginning names the call,
+// which legs are not named by, and that of the end names the legs.
+func TestADisposedCallIsNoAlarmWhileItIsUnderWayNorAfter(t *testing.T) {
+	r := newRig(t, fixity.Config{})
+	one, packs := r.leg("call-1")
+	other, _ := r.leg("call-2")
+	r.event(custody.Event{Action: custody.Dispose, Item: "the-call", Detail: "set=x ground=expiry units=1 keys=1"})
+	begun := r.records(custody.Dispose)[0].ID
+	for _, n := range append(packs, one, other) {
+		r.blobs.Remove(n)
+	}
+	r.run()
+	r.run()
+	r.wantAlarms()
+	unit := strings.Split(one, "/")[1]
+	r.event(custody.Event{Action: custody.Disposed, Item: "the-call", Detail: "ground=expiry objects=3 event=" + begun + " units=leg-x," + unit + " keys="})
+	r.run()
+	r.wantAlarms(short(other) + ": missing")
+}
+
 func TestAManifestWhosePackIsGoneNamesThePack(t *testing.T) {
 	r := newRig(t, fixity.Config{})
 	_, packs := r.leg("call-1")

@@ -27,7 +27,9 @@ type progress struct {
 	All    conversation.Position `json:"all"`
 	// Rebuilt is how far the catalog was compared with storage.
 	Rebuilt place `json:"rebuilt"`
-	Day     day   `json:"day"`
+	// Absent is what is missing and may yet be explained.
+	Absent []absent `json:"absent,omitempty"`
+	Day    day      `json:"day"`
 }
 
 // round is the reading of everything once.

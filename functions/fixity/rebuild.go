@@ -382,7 +382,11 @@ func (r *run) vouchedCall(ctx context.Context, c conversation.Conversation) erro
 		if l.State != conversation.LegSealed {
 			continue
 		}
-		stored, err := r.s.Evidence.Exists(ctx, r.ref(string(l.Leg), conversation.ManifestObject(l.Leg)))
+		manifest := conversation.ManifestObject(l.Leg)
+		stored, err := r.s.Evidence.Exists(ctx, r.ref(string(l.Leg), manifest))
+		if err == nil && !stored { // one that was sealed is missing, which the round says
+			stored, err = r.isSealed(ctx, string(l.Leg), conversation.Object{Name: manifest}, l.Started.UTC().Truncate(24*time.Hour), r.start)
+		}
 		if err == nil && !stored {
 			err = r.alarm(ctx, string(l.Leg), l.Manifest, reasonAdded)
 		}

@@ -153,7 +153,7 @@ func (s *store) doubtful(c *contents) (int, error) {
 }
 
 // complete is step 7: every number of a unit is an object's, or explained.
-func (s *store) complete(u unit, t *trail) error {
+func (s *store) complete(u unit, conversation string, t *trail) error {
 	present, void, sealed := map[int]*object{}, map[int]bool{}, map[int]string{}
 	for _, o := range s.objects[u.Unit] {
 		if other, twice := present[o.seq]; twice {
@@ -184,7 +184,7 @@ func (s *store) complete(u unit, t *trail) error {
 			return fmt.Errorf("%s: a record seals another object as number %d: %s", o.path, seq, id)
 		}
 	}
-	if t.gone[u.Unit] {
+	if t.gone[u.Unit] || t.gone[conversation] {
 		return nil
 	}
 	// It ends at the first that is missing: what it costs is bounded by what is there.

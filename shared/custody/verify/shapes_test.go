@@ -57,7 +57,9 @@ func shapes(t testing.TB, seed uint64) []*shape {
 		m.seal(m.add("d-20261102", "batch", 0, m.batch("d")), gone)
 		m.event(custody.Event{Action: "dispose", Item: "d-20261102", Objects: []custody.Object{gone}})
 		m.event(custody.Event{Action: "erase", Item: "whole-20261102"})
+		m.event(custody.Event{Action: "dispose", Item: "a-call-20261102"})
 		m.conversation("chat", unit{Unit: "d-20261102", Objects: 2, Unproven: []string{}}, unit{Unit: "whole-20261102", Objects: 7, Unproven: []string{}})
+		m.c.Conversations = append(m.c.Conversations, conversation{ID: "a-call-20261102", Modality: "call", Units: []unit{{Unit: "leg-gone", Objects: 1, Unproven: []string{}}}})
 	})
 	add("a call", exitVerified, func(m *maker) {
 		m.conversation("call", m.leg("leg-1", 5), m.leg("leg-2", 0))

@@ -104,7 +104,7 @@ func (p *pkg) verifyEvidence(r *report, c *contents, cp custody.Checkpoint) {
 	}
 	for _, conv := range c.Conversations {
 		for _, u := range conv.Units {
-			if err := s.complete(u, t); err != nil {
+			if err := s.complete(u, conv.ID, t); err != nil {
 				r.fail("7 completeness", err)
 				return
 			}
