@@ -242,8 +242,11 @@ func localEntry(r io.ReaderAt, e *zipEntry) error {
 	if err := zip64(b[localSize+nameLen:localSize+nameLen+extraLen], &size, &packed); err != nil {
 		return err
 	}
-	later := e.flags&flagDescriptor != 0 && crc == 0 && packed == 0 && size == 0
-	if !later && (crc != e.crc || packed != e.packed || size != e.size) {
+	wantCRC, wantPacked, wantSize := e.crc, e.packed, e.size
+	if e.flags&flagDescriptor != 0 {
+		wantCRC, wantPacked, wantSize = 0, 0, 0 // they follow the data
+	}
+	if crc != wantCRC || packed != wantPacked || size != wantSize {
 		return errors.New("the local header says other than the central directory: checksum or sizes")
 	}
 	e.data = e.offset + localSize + int64(nameLen+extraLen)
