@@ -44,6 +44,9 @@ cd "$(dirname "$0")" || fail "the directory of the package cannot be entered"
 tmp=$(mktemp -d) || fail "no temporary directory"
 trap 'rm -rf "$tmp"' EXIT
 
+# Where awk reads two files, it asks which one it is in by name: with "NR == FNR" a first
+# file that is empty makes the second one pass for it, and nothing is compared.
+
 # hash N: one hex string a line of N bytes in, its SHA-256 a line out.
 hash() {
 	rm -rf "$tmp/pieces" && mkdir "$tmp/pieces" || return 1
@@ -92,7 +95,16 @@ fi
 # 3. The package is signed.
 openssl dgst -sha256 -verify "keys/$key.pem" -signature package.sig package.json >/dev/null 2>&1 || fail "3: package.sig is no signature of package.json"
 [ "$(wc -l <package.json)" -eq 0 ] || fail "3: package.json has more than one line"
-grep -q '"format":"steno-export-package/1"' package.json || fail "3: package.json is of another format"
+# Its one form, with a letter for each element of its lists: other members, other spellings
+# and repetitions do not fit.
+grep -qE '[[,][UCD][],]' package.json && fail "3: package.json is not its canonical form"
+number='(0|[1-9][0-9]{0,17})'
+path='"[A-Za-z0-9._/-]*"'
+sed -E 's/\{"objects":'"$number"',"unit":"[0-9a-z-]*","unproven":\[("[0-9a-f]*"(,"[0-9a-f]*")*)?\]\}/U/g
+	s/\{"id":"[0-9a-z-]*","modality":"[a-z]*","units":\[(U(,U)*)?\]\}/C/g
+	s/\{"from":\[('"$path(,$path"')*)?\],"path":'"$path"',"tool":"[^"\\]*"\}/D/g' package.json |
+	grep -qE '^\{"conversations":\[(C(,C)*)?\],"derived":\[(D(,D)*)?\],"export":"[0-9a-f]{32}","format":"steno-export-package/1","key":"[0-9a-f]{64}","made":"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z","maker":"[^"\\]*","origin":"[^"\\]*","salt":"[0-9a-f]{32}","sums":"[0-9a-f]{64}","tenant":"[0-9a-f-]{36}"\}$' ||
+	fail "3: package.json is of another format, or not its canonical form"
 [ "$(sha256sum SHA256SUMS | cut -c1-64)" = "$(member sums tenant)" ] || fail "3: SHA256SUMS is not the one that was signed"
 origin=$(member origin salt)
 tenant=${origin#steno-custody-log-v1/}
@@ -125,31 +137,56 @@ grep -vE '^[0-9]{6} (0|[1-9][0-9]{0,17}) [0-9a-f]{16}-[0-9a-f]{16}$' proof/leave
 cut -d' ' -f1 proof/leaves.txt | cmp -s - "$tmp/numbers" || fail "5: proof/leaves.txt does not fit proof/records"
 awk -v size="$now_size" 'BEGIN { last = -1 } { if ($2 + 0 <= last || $2 + 0 >= size + 0) exit 1; last = $2 + 0 }' proof/leaves.txt || fail "5: the leaves do not rise, or lie beyond the checkpoint"
 mkdir "$tmp/records" || fail "5: no room"
-sed 's|^\(.*\)$|proof/records/\1.json|' "$tmp/numbers" >"$tmp/recordfiles"
-[ ! -s "$tmp/numbers" ] || xargs awk -v end="\"tenant\":\"$tenant\"}" '
-	BEGIN { while ((getline line < "proof/leaves.txt") > 0) { split(line, p, " "); id["proof/records/" p[1] ".json"] = p[3] } }
-	FNR > 1 { print FILENAME " has more than one line" }
-	index($0, "\"id\":\"" id[FILENAME] "\",\"item\":") == 0 { print FILENAME " is not the record " id[FILENAME] }
-	substr($0, length($0) - length(end) + 1) != end { print FILENAME " belongs to another tenant" }' <"$tmp/recordfiles" >"$tmp/odd" || fail "5: the records cannot be read"
-[ ! -s "$tmp/numbers" ] || [ ! -s "$tmp/odd" ] || fail "5: $(head -n 1 "$tmp/odd")"
-while read -r number; do
-	{ printf 'steno-custody-event-v1\000' && cat "proof/records/$number.json"; } >"$tmp/records/$number" || fail "5: proof/records/$number.json cannot be read"
-done <"$tmp/numbers"
+: >"$tmp/lines" || fail "5: no room"
 if [ -s "$tmp/numbers" ]; then
+	# One line a record. What follows looks at them all at once: a process each would take long.
+	sed 's|^\(.*\)$|proof/records/\1.json|' "$tmp/numbers" | xargs awk 1 >"$tmp/lines" || fail "5: the records cannot be read"
+	[ "$(wc -l <"$tmp/lines")" -eq "$(wc -l <"$tmp/numbers")" ] || fail "5: a record is not its one spelling"
+	tr -d '\000-\011\013-\037' <"$tmp/lines" | cmp -s - "$tmp/lines" || fail "5: a record is not its one spelling"
+	text='"([^"\\]|\\(["\\bfnrt]|u00[01][0-9a-f]))*"'
+	entry='\{("commit":"[0-9a-f]{64}",)?"object":"[0-9A-Za-z-]*","seq":'"$number"'(,"sha256":"[0-9a-f]{64}")?,"unit":"[0-9a-z-]*"(,"void":true)?\}'
+	grep -vE '^\{"action":'"$text"'(,"actor":'"$text"')?,"at":'"$text"'(,"detail":'"$text"')?,"id":"[0-9a-f-]{33}","item":'"$text"'(,"objects":\['"$entry(,$entry"')*\])?(,"reason":'"$text"')?(,"session":'"$text"')?(,"system":'"$text"')?,"tenant":"[0-9a-f-]{36}"\}$' "$tmp/lines" >"$tmp/odd" &&
+		fail "5: a record is not its one spelling: $(cut -c1-200 "$tmp/odd" | head -n 1)"
+	awk -v tenant="$tenant" 'FILENAME == ARGV[1] { number[FNR] = $1; id[FNR] = $3; next }
+		{ end = "\"tenant\":\"" tenant "\"}"
+		  if (!index($0, ",\"id\":\"" id[FNR] "\",\"item\":")) { print "proof/records/" number[FNR] ".json is not the record " id[FNR]; exit }
+		  if (substr($0, length($0) - length(end) + 1) != end) { print "proof/records/" number[FNR] ".json belongs to another tenant"; exit } }' proof/leaves.txt "$tmp/lines" >"$tmp/odd" || fail "5: the records cannot be read"
+	[ ! -s "$tmp/odd" ] || fail "5: $(cat "$tmp/odd")"
+	while read -r at; do
+		{ printf 'steno-custody-event-v1\000' && cat "proof/records/$at.json"; } >"$tmp/records/$at" || exit 1
+	done <"$tmp/numbers" || fail "5: the records cannot be read"
 	(cd "$tmp/records" && sort "$tmp/numbers" | xargs sha256sum) | sed 's/^\(.\{64\}\).*$/00\1/' | hash 33 >"$tmp/leaves" || fail "5: the leaves cannot be computed"
+	[ "$(wc -l <"$tmp/leaves")" -eq "$(wc -l <"$tmp/numbers")" ] || fail "5: the leaves cannot be computed"
 	paste -d' ' "$tmp/numbers" "$tmp/leaves" >"$tmp/nodes" || fail "5: the leaves cannot be computed"
-	sed 's|^\(.*\)$|proof/inclusion/\1.txt|' "$tmp/numbers" | xargs awk '{ print substr(FILENAME, 17, 6), $0 }' >"$tmp/raw" || fail "5: the proofs cannot be read"
-	grep -vE '^[0-9]{6} [LR] [0-9a-f]{64}$' "$tmp/raw" >"$tmp/odd" && fail "5: a line that is no step: $(head -n 1 "$tmp/odd")"
-	awk '{ n[$1]++; print $1, n[$1], $2, $3 }' "$tmp/raw" >"$tmp/steps" || fail "5: the steps cannot be read"
+	sed 's|^\(.*\)$|proof/inclusion/\1.txt|' "$tmp/numbers" | xargs awk '{ print FILENAME, FNR, $0 }' >"$tmp/raw" || fail "5: the steps cannot be read"
+	grep -vE '^proof/inclusion/[0-9]{6}\.txt [0-9]+ [LR] [0-9a-f]{64}$' "$tmp/raw" >"$tmp/odd" && fail "5: a line that is no step: $(cut -d' ' -f1,2 "$tmp/odd" | head -n 1)"
+	sed 's|^proof/inclusion/\([0-9]*\)\.txt|\1|' "$tmp/raw" >"$tmp/steps" || fail "5: the steps cannot be read"
+	# On which side each sibling stands follows from index and size (RFC 9162 section 2.1.3.2).
+	awk -v size="$now_size" 'FILENAME == ARGV[1] { steps[$1] = steps[$1] $3; next }
+		{ fn = $2 + 0; sn = size - 1; sides = ""
+		  while (sn > 0) {
+			if (fn % 2 == 1 || fn == sn) {
+				sides = sides "L"
+				while (fn % 2 == 0 && fn != 0) { fn = fn / 2; sn = int(sn / 2) }
+			} else sides = sides "R"
+			fn = int(fn / 2); sn = int(sn / 2)
+		  }
+		  if (sides != steps[$1]) { print $1; exit } }' "$tmp/steps" proof/leaves.txt >"$tmp/odd" || fail "5: the steps cannot be read"
+	[ ! -s "$tmp/odd" ] || fail "5: proof/inclusion/$(cat "$tmp/odd").txt is not the way from that leaf to the root"
 	level=1
 	deepest=$(awk '$2 > d { d = $2 } END { print d + 0 }' "$tmp/steps")
 	[ "$deepest" -le 64 ] || fail "5: a proof of more steps than a tree can have"
 	while [ "$level" -le "$deepest" ]; do
-		awk -v level="$level" 'NR == FNR { if ($2 == level) { side[$1] = $3; other[$1] = $4 } next }
+		awk -v level="$level" 'FILENAME == ARGV[1] { if ($2 == level) { side[$1] = $3; other[$1] = $4 } next }
 			$1 in side { print $1, "01" (side[$1] == "L" ? other[$1] $2 : $2 other[$1]) }' "$tmp/steps" "$tmp/nodes" >"$tmp/todo" || fail "5: a level cannot be computed"
-		cut -d' ' -f2 "$tmp/todo" | hash 65 >"$tmp/done" || fail "5: a level cannot be computed"
-		cut -d' ' -f1 "$tmp/todo" | paste -d' ' - "$tmp/done" >"$tmp/news" || fail "5: a level cannot be computed"
-		awk 'NR == FNR { news[$1] = $2; next } { print $1, ($1 in news) ? news[$1] : $2 }' "$tmp/news" "$tmp/nodes" >"$tmp/next" && mv "$tmp/next" "$tmp/nodes" || fail "5: a level cannot be computed"
+		# Neighbors meet on the way: each node is computed once.
+		cut -d' ' -f2 "$tmp/todo" | sort -u >"$tmp/once" || fail "5: a level cannot be computed"
+		hash 65 <"$tmp/once" >"$tmp/done" || fail "5: a level cannot be computed"
+		[ "$(wc -l <"$tmp/once")" -eq "$(wc -l <"$tmp/done")" ] || fail "5: a level cannot be computed"
+		paste -d' ' "$tmp/once" "$tmp/done" >"$tmp/map" || fail "5: a level cannot be computed"
+		awk 'FILENAME == ARGV[1] { node[$1] = $2; next }
+			FILENAME == ARGV[2] { todo[$1] = $2; next }
+			{ print $1, ($1 in todo) ? node[todo[$1]] : $2 }' "$tmp/map" "$tmp/todo" "$tmp/nodes" >"$tmp/next" && mv "$tmp/next" "$tmp/nodes" || fail "5: a level cannot be computed"
 		level=$((level + 1))
 	done
 	bad=$(awk -v root="$now_root" '$2 != root { print $1; exit }' "$tmp/nodes")
@@ -161,19 +198,19 @@ echo "5. $(wc -l <"$tmp/numbers") records are in the log"
 grep -vE '^[0-9a-f]{64} [0-9a-f]{64} evidence/[0-9a-z-]{1,64}/[0-9]{6}-[0-9a-f]{32}\.(batch|manifest)$' proof/objects.txt >"$tmp/odd" && fail "6: proof/objects.txt has a line that is none"
 cut -d' ' -f3 proof/objects.txt >"$tmp/opened"
 [ ! -s "$tmp/opened" ] || sort -c -u "$tmp/opened" 2>/dev/null || fail "6: proof/objects.txt is not in order, or opens an object twice"
-awk 'NR == FNR { digest[substr($0, 67)] = substr($0, 1, 64); next }
+awk 'FILENAME == ARGV[1] { digest[substr($0, 67)] = substr($0, 1, 64); next }
 	!($3 in digest) { exit 1 }
 	{ print "7374656e6f2d706c61696e2d763100" $2 digest[$3] }' SHA256SUMS proof/objects.txt >"$tmp/opening" || fail "6: proof/objects.txt opens what is not there"
 hash 79 <"$tmp/opening" >"$tmp/commits" || fail "6: the commitments cannot be computed"
 cut -d' ' -f1 proof/objects.txt | cmp -s - "$tmp/commits" || fail "6: $(paste -d' ' "$tmp/commits" proof/objects.txt | awk '$1 != $2 { print $4; exit }') is not what was committed to"
-# A text in a record cannot look like an entry: in JSON its quotes are escaped.
-: >"$tmp/sealed"
-[ ! -s "$tmp/numbers" ] || xargs awk '/^\{"action":"seal",/' <"$tmp/recordfiles" >"$tmp/sealed" || fail "6: the records cannot be read"
-grep -o '{"commit":"[0-9a-f]\{64\}","object":"[0-9a-f]\{32\}","seq":[0-9]*,"sha256":"[0-9a-f]\{64\}","unit":"[0-9a-z-]*"}' "$tmp/sealed" |
-	sed 's/^{"commit":"\([^"]*\)","object":"\([^"]*\)","seq":\([0-9]*\),"sha256":"[^"]*","unit":"\([^"]*\)"}$/bound \4 \3 \2 \1/' >"$tmp/entries"
-grep -o '{"object":"[0-9a-f]\{32\}","seq":[0-9]*,"unit":"[0-9a-z-]*","void":true}' "$tmp/sealed" |
-	sed 's/^{"object":"\([^"]*\)","seq":\([0-9]*\),"unit":"\([^"]*\)","void":true}$/void \3 \2 \1/' >>"$tmp/entries"
-awk 'NR == FNR { if ($1 == "bound") seen[$2 " " $3 " " $4 " " $5] = 1; next }
+grep '^{"action":"seal",' "$tmp/lines" >"$tmp/seals"
+{
+	grep -o '{"commit":"[0-9a-f]\{64\}","object":"[0-9a-f]\{32\}","seq":[0-9]*,"sha256":"[0-9a-f]\{64\}","unit":"[0-9a-z-]*"}' "$tmp/seals" |
+		sed 's/^{"commit":"\([^"]*\)","object":"\([^"]*\)","seq":\([0-9]*\),"sha256":"[^"]*","unit":"\([^"]*\)"}$/bound \4 \3 \2 \1/'
+	grep -o '{"object":"[0-9a-f]\{32\}","seq":[0-9]*,"unit":"[0-9a-z-]*","void":true}' "$tmp/seals" |
+		sed 's/^{"object":"\([^"]*\)","seq":\([0-9]*\),"unit":"\([^"]*\)","void":true}$/void \3 \2 \1/'
+} >"$tmp/entries"
+awk 'FILENAME == ARGV[1] { if ($1 == "bound") seen[$2 " " $3 " " $4 " " $5] = 1; next }
 	{ split($3, p, "/"); seq = substr(p[3], 1, 6) + 0; object = substr(p[3], 8, 32)
 	  if (!((p[2] " " seq " " object " " $1) in seen)) { print $3; exit } }' "$tmp/entries" proof/objects.txt >"$tmp/odd"
 [ ! -s "$tmp/odd" ] || fail "6: no record binds $(cat "$tmp/odd")"
@@ -189,8 +226,7 @@ unproven=$(awk '{ n += NF - 2 } END { print n + 0 }' "$tmp/units")
 echo "6. $(wc -l <"$tmp/opened") objects are what the log binds"
 
 # 7. None is left out.
-: >"$tmp/gone"
-[ ! -s "$tmp/numbers" ] || xargs awk '/^\{"action":"(dispose|erase)",/' <"$tmp/recordfiles" | sed -n 's/^.*"item":"\([0-9a-z-]*\)",.*$/\1/p' >"$tmp/gone"
+grep -E '^\{"action":"(dispose|erase)",' "$tmp/lines" | sed -n 's/^.*"item":"\([0-9a-z-]*\)",.*$/\1/p' >"$tmp/gone"
 awk 'FILENAME == ARGV[1] { units[$1] = $2; next }
 	FILENAME == ARGV[2] { split($0, p, "/"); seq = substr(p[3], 1, 6) + 0
 	  if (!(p[2] in units)) { print "a unit that package.json does not name: " p[2]; stop = 1; exit }
@@ -223,12 +259,16 @@ grep -E '^[0-9a-f]{64}  evidence/[0-9a-z-]{1,64}/bundles/' SHA256SUMS | sort | c
 echo "8. $(wc -l <"$tmp/named") bundles are what the manifests name"
 
 # 9. The extract is the records.
-if [ -s "$tmp/numbers" ]; then
-	xargs awk 1 <"$tmp/recordfiles" | cmp -s - custody/extract.ndjson || fail "9: custody/extract.ndjson is not the records"
-else
-	[ ! -s custody/extract.ndjson ] || fail "9: custody/extract.ndjson is not the records"
-fi
-echo "9. custody/extract.ndjson is the records"
+cmp -s "$tmp/lines" custody/extract.ndjson || fail "9: custody/extract.ndjson is not the records"
+{
+	grep -o '"path":"[^"]*"' package.json | sed 's/^"path":"\(.*\)"$/\1/'
+	grep -o '"from":\[[^]]*\]' package.json | sed 's/^"from":\[\(.*\)\]$/\1/' | tr ',' '\n' | sed 's/"//g; s|^|from |'
+} >"$tmp/made"
+awk 'FILENAME == ARGV[1] { there[$0] = 1; next }
+	$1 == "from" { if ($2 != "" && (!($2 in there) || $2 !~ /^evidence\//)) { print $2; exit } next }
+	!($0 in there) || /^(evidence|proof)\// { print $0; exit }' "$tmp/listed" "$tmp/made" >"$tmp/odd" || fail "9: package.json cannot be read"
+[ ! -s "$tmp/odd" ] || fail "9: package.json speaks of $(cat "$tmp/odd"), which is not there, or not what it says"
+echo "9. custody/extract.ndjson is the records; what was made out of the evidence is there"
 
 # 10. The log continues what was seen of it before.
 if [ -n "$older" ]; then
