@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"time"
 
+	"steno/functions/export"
 	"steno/functions/exportplan"
 	"steno/functions/finalize"
 	"steno/functions/fixity"
@@ -50,6 +51,7 @@ type settings struct {
 
 	blobURL, tableURL, container, tails string
 	exports                             string // container of export packages
+	packageWait                         time.Duration
 	vaultURL, vaultKey                  string
 	custodyFiles, custodyHeads          string // containers of the custody log
 	signingKey                          string
@@ -101,6 +103,7 @@ func readSettings(environ []string) (settings, *config.Reader, error) {
 	s.tableURL = r.URL("STENO_TABLE_URL")
 	s.container = r.Optional("STENO_EVIDENCE_CONTAINER", "evidence")
 	s.tails = r.Optional("STENO_TAILS_CONTAINER", "tails")
+	s.packageWait = r.Duration("STENO_PACKAGE_RETRY_WAIT", export.DefaultRetryWait, time.Millisecond, time.Hour)
 	s.exports = r.Optional("STENO_EXPORTS_CONTAINER", "exports")
 	s.legs = finalize.Config{
 		Tenant:     s.tenant,

@@ -153,7 +153,7 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 		Catalog: catalog, Roster: roster, Evidence: store, Keeper: keeper, Trail: trail,
 		Matters: matters, Approvals: approvals, Dispositions: azure.NewDispositions(s.tenant, tables),
 	}, log)
-	hand := export.New(export.Config{Tenant: s.tenant, Maker: maker()}, export.Stores{
+	hand := export.New(export.Config{Tenant: s.tenant, Maker: maker(), RetryWait: s.packageWait}, export.Stores{
 		Orders: orders, Approvals: approvals, Roster: roster, Catalog: catalog, Calls: catalog, Evidence: store, Packages: packages,
 		Trail: trail, Tiles: tiles, Signer: signer, Queue: exports,
 	}, log)

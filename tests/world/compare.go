@@ -16,14 +16,15 @@ const Lag = 500 * time.Millisecond
 // over the whole of a tenant's ten days.
 func CheckSettings() map[string]string {
 	return map[string]string{
-		"STENO_EXPORT_HISTORY":    "264h",
-		"STENO_EXPORT_LAG":        Lag.String(),
-		"STENO_EXPORT_PERIOD":     "1s",
-		"STENO_EXPORT_PASSES":     "0s,1s",
-		"STENO_GRAPH_RATE":        "200",
-		"STENO_EXPORT_RETRY_WAIT": "1s",
-		"STENO_EXPORT_PATIENCE":   "1ms",
-		"STENO_CHECKPOINT_EVERY":  "1s",
+		"STENO_EXPORT_HISTORY":     "264h",
+		"STENO_EXPORT_LAG":         Lag.String(),
+		"STENO_EXPORT_PERIOD":      "1s",
+		"STENO_EXPORT_PASSES":      "0s,1s",
+		"STENO_GRAPH_RATE":         "200",
+		"STENO_EXPORT_RETRY_WAIT":  "1s",
+		"STENO_EXPORT_PATIENCE":    "1ms",
+		"STENO_CHECKPOINT_EVERY":   "1s",
+		"STENO_PACKAGE_RETRY_WAIT": "300ms",
 	}
 }
 
