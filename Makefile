@@ -12,7 +12,7 @@ HEAVY := ./functions ./shared/msgraph/directory
 LIGHT := $$(go list ./... | grep -vxF -e steno/functions -e steno/shared/msgraph/directory | grep -v '^steno/tests/bench')
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 
-.PHONY: help run test check bench campaign package conformance clean web browser
+.PHONY: help run test check bench campaign package conformance clean web tools
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,7 +22,7 @@ run: web ## start everything on loopback against a simulated Teams tenant
 	go build -o dist/demo ./tests/demo
 	@exec dist/demo
 
-test: web browser ## run all tests
+test: web tools ## run all tests
 	go test -timeout 20m $(HEAVY)
 	go test -race -timeout 20m $(LIGHT)
 
@@ -57,8 +57,8 @@ $(WEB)/node_modules/.stamp: $(WEB)/package-lock.json
 	cd $(WEB) && npm ci --ignore-scripts --no-audit --no-fund
 	@touch $@
 
-browser:
-	@.ci/browser
+tools:
+	@.ci/tools
 
 clean: ## remove everything that was built or installed here
 	rm -rf dist $(WEB)/node_modules tests/local/azurite/node_modules tests/browser/node_modules
