@@ -90,6 +90,7 @@ func TestAnExporterWithTheRightKeyCannotLieAboutWhatTheLogBinds(t *testing.T) {
 	r.sequence()
 	_, b := r.built(r.order(policy.ExportOrder{}, chat, call))
 	good := parcel(files(t, b))
+	second := secondVerifier(t)
 	batch := fmt.Sprintf("evidence/%s/", chat)
 	forget := func(p parcel) {
 		p.drop("proof/records/")
@@ -183,8 +184,12 @@ func TestAnExporterWithTheRightKeyCannotLieAboutWhatTheLogBinds(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			p := maps.Clone(good)
 			lie.do(t, p)
-			if verdict, _ := verify(t, r.signed(t, p), r.fingerprint()); !strings.HasPrefix(verdict, lie.want) {
+			dir := r.signed(t, p)
+			if verdict, _ := verify(t, dir, r.fingerprint()); !strings.HasPrefix(verdict, lie.want) {
 				t.Errorf("%s, want %s", verdict, lie.want)
+			}
+			if code, verdict := second("-key", r.fingerprint(), dir); (code == 0) != (lie.want == "VERIFIED") || code > 1 {
+				t.Errorf("the program says %d %s, the script is to say %s", code, verdict, lie.want)
 			}
 		})
 	}
@@ -242,23 +247,22 @@ func TestIntactPackagesOfEveryShapePassInEveryShell(t *testing.T) {
 			return r.order(policy.ExportOrder{}, id)
 		},
 	}
-	shells := 0
-	for _, shell := range []string{"sh", "dash", "bash"} {
-		if _, err := exec.LookPath(shell); err == nil {
-			shells++
-		}
-	}
-	if shells == 0 {
-		t.Fatal("no shell")
-	}
+	second := secondVerifier(t)
 	for what, shape := range shapes {
 		r := newRig(t)
 		_, b := r.built(shape(r))
 		withinTheFormat(t, what, b)
 		dir := unpack(t, b)
+		file := filepath.Join(t.TempDir(), "package.zip")
+		r.must(os.WriteFile(file, b, 0o600))
+		for _, at := range []string{file, dir} {
+			if code, verdict := second("-key", r.fingerprint(), at); code != 0 {
+				t.Errorf("%s, the program on %s: %d %s", what, filepath.Base(at), code, verdict)
+			}
+		}
 		for _, shell := range []string{"sh", "dash", "bash"} {
-			if _, err := exec.LookPath(shell); err != nil {
-				continue
+			if _, err := exec.LookPath(shell); err != nil && shell != "sh" {
+				continue // sh is everywhere, the others are where they are
 			}
 			if verdict, code := verifyWith(t, shell, dir, r.fingerprint()); code != 0 || verdict != "VERIFIED" {
 				t.Errorf("%s, %s: %d %s", what, shell, code, verdict)
