@@ -1,6 +1,7 @@
 package export_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,6 +15,7 @@ import (
 	"steno/shared/custody"
 	"steno/shared/evidence"
 	"steno/shared/policy"
+	"steno/shared/teams"
 )
 
 func TestAnExportDeliveredTwiceIsBuiltOnce(t *testing.T) {
@@ -139,5 +141,39 @@ func TestALongRecordingIsExportedThoughReceiptsRunOut(t *testing.T) {
 	r.must(err)
 	if o.State != policy.ExportReady {
 		t.Errorf("the order is %s", o.State)
+	}
+}
+
+// days counts how many stretches of the trail are asked for.
+type days struct {
+	custody.Trail
+	asked int
+}
+
+func (d *days) Range(ctx context.Context, from, to time.Time, limit int) ([]custody.Record, error) {
+	d.asked++
+	return d.Trail.Range(ctx, from, to, limit)
+}
+
+// TestAConversationOfWhichNothingIsStoredIsNotLookedForInAllOfTime: without an object there
+// is no day to begin at.
+func TestAConversationOfWhichNothingIsStoredIsNotLookedForInAllOfTime(t *testing.T) {
+	r := newRig(t)
+	thread := teams.ThreadID("19:empty@thread.v2")
+	id := conversation.IDOf(conversation.KeyOf(tenant, thread), day)
+	was, err := r.catalog.Slice(t.Context(), id)
+	r.must(err)
+	r.must(r.catalog.Claim(t.Context(), was, conversation.Claim{Conversation: conversation.Conversation{
+		ID: id, Thread: thread, Modality: conversation.Chat, Start: day, First: day, Last: day,
+	}}))
+	r.chat(1)
+	r.sequence()
+	o := r.order(policy.ExportOrder{}, id)
+	trail := &days{Trail: &r.trail}
+	r.must(r.exporterWith(trail).Handle(t.Context(), r.body(o)))
+	o, err = r.orders.Get(t.Context(), o.ID)
+	r.must(err)
+	if o.State != policy.ExportFailed || !strings.Contains(o.Failure, "nothing of conversation "+string(id)) || trail.asked > 2 {
+		t.Errorf("%s, %q, %d days were read", o.State, o.Failure, trail.asked)
 	}
 }

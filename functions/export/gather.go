@@ -72,6 +72,9 @@ func chat(s conversation.Slice) (item, error) {
 	if d := s.Conversation.Disposed; d != nil {
 		return item{}, failure{fmt.Sprintf("conversation %s was disposed on %s; the custody event is %s", s.Conversation.ID, d.At.Format(time.DateOnly), d.Event)}
 	}
+	if len(s.Objects) == 0 {
+		return item{}, failure{fmt.Sprintf("nothing of conversation %s is stored", s.Conversation.ID)}
+	}
 	u := unit{name: string(s.Conversation.ID), total: s.Conversation.Objects}
 	for _, o := range s.Objects {
 		u.objects = append(u.objects, object{seq: o.Seq, name: o.Name, since: o.ClaimedAt})
@@ -90,6 +93,9 @@ func (e *Exporter) call(ctx context.Context, id conversation.ID) (item, error) {
 	}
 	if d := c.Conversation.Disposed; d != nil {
 		return item{}, failure{fmt.Sprintf("conversation %s was disposed on %s; the custody event is %s", id, d.At.Format(time.DateOnly), d.Event)}
+	}
+	if len(c.Legs) == 0 {
+		return item{}, failure{fmt.Sprintf("nothing of conversation %s is stored", id)}
 	}
 	it := item{facts: c.Conversation}
 	for _, l := range c.Legs {
