@@ -148,10 +148,11 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	dispositions := azure.NewDispositions(s.tenant, tables)
 	matters, approvals, orders := azure.NewMatters(s.tenant, tables), azure.NewApprovals(s.tenant, tables), azure.NewExports(s.tenant, tables)
 	keep := retention.New(s.keep, retention.Stores{
 		Catalog: catalog, Roster: roster, Evidence: store, Keeper: keeper, Trail: trail,
-		Matters: matters, Approvals: approvals, Dispositions: azure.NewDispositions(s.tenant, tables),
+		Matters: matters, Approvals: approvals, Dispositions: dispositions,
 	}, log)
 	hand := export.New(export.Config{Tenant: s.tenant, Maker: maker(), RetryWait: s.packageWait}, export.Stores{
 		Orders: orders, Approvals: approvals, Roster: roster, Catalog: catalog, Calls: catalog, Evidence: store, Packages: packages,
@@ -161,7 +162,7 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	web, err := portal.New(portalConfig(s), portal.Stores{Catalog: catalog, Calls: catalog, Roster: roster, Matters: matters, Requests: approvals, Exports: orders, Packages: packages, Queue: exports, Evidence: store, Trail: trail}, log)
+	web, err := portal.New(portalConfig(s), portal.Stores{Catalog: catalog, Calls: catalog, Roster: roster, Matters: matters, Requests: approvals, Exports: orders, Packages: packages, Queue: exports, Events: dispositions, Evidence: store, Trail: trail}, log)
 	if err != nil {
 		return err
 	}

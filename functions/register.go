@@ -48,7 +48,7 @@ func register(mux *funchost.Mux, f functions) {
 
 func portalConfig(s settings) portal.Config {
 	return portal.Config{
-		Base: "/" + routePrefix, Tenant: s.tenant, History: s.plan.History,
+		Base: "/" + routePrefix, Tenant: s.tenant, History: s.plan.History, Policies: s.keep.Policies,
 		Audience: s.portalAudience, Client: s.portalClient, Scope: s.portalScope,
 		Issuer: s.issuer, KeysURL: s.jwksURL, Authority: s.loginAuthority,
 	}

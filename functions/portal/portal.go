@@ -30,6 +30,8 @@ type Config struct {
 	Base    string // path prefix of everything, such as /steno
 	Tenant  teams.TenantID
 	History time.Duration // how far recording reaches back before a recorded period
+	// Policies are the data management policies in force.
+	Policies policy.DataPolicies
 
 	Audience  string // application id of the API: the aud of its access tokens
 	Client    string // application id of the pages
@@ -53,7 +55,12 @@ type evidenceStore interface {
 	Tails(ctx context.Context, tenant teams.TenantID, unit string) ([]evidence.TailInfo, error)
 }
 
-// Stores is what the portal reads.
+// eventStore keeps the events that policies wait for.
+type eventStore interface {
+	RecordEvent(ctx context.Context, conversation, event string, at time.Time) error
+}
+
+// Stores is what the portal works with.
 type Stores struct {
 	Catalog  conversation.Catalog
 	Calls    conversation.Calls
@@ -63,6 +70,7 @@ type Stores struct {
 	Exports  policy.Exports
 	Packages packageStore
 	Queue    exportQueue // has exports built
+	Events   eventStore
 	Evidence evidenceStore
 	Trail    custody.Log
 }
@@ -124,6 +132,8 @@ var apiChanges = []route{
 	{"approvals/{request}/reject", false, (*Portal).reject},
 	{"exports", false, (*Portal).order},
 	{"erasures", false, (*Portal).requestErasure},
+	{"policies/preview", false, (*Portal).preview},
+	{"conversations/{id}/events", false, (*Portal).recordEvent},
 }
 
 // apiRoutes are the routes of the API that change nothing, all of them GET.
@@ -134,6 +144,7 @@ var apiRoutes = []route{
 	{"custody.csv", false, (*Portal).trailTable},
 	{"matters", false, (*Portal).matters},
 	{"approvals", false, (*Portal).approvals},
+	{"policies", false, (*Portal).policies},
 	{"exports", false, (*Portal).exports},
 	{"exports/{export}/package", false, bounded((*Portal).exportPackage)},
 	{"conversations", false, (*Portal).list},

@@ -178,6 +178,7 @@ type world struct {
 	matters  storetest.Matters
 	requests storetest.Approvals
 	exports  storetest.Exports
+	expiries storetest.Dispositions
 	parts    storetest.Blobs
 	packages *evidence.Store
 	queue    queued
@@ -232,7 +233,8 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w.config = portal.Config{
-		Base: "/steno", Tenant: tenant, History: 24 * time.Hour, Audience: audience, Client: client, Scope: scope,
+		Base: "/steno", Tenant: tenant, History: 24 * time.Hour,
+		Policies: policy.DataPolicies{{Name: "north", Desks: []string{"north"}, Keep: policy.Term{Years: 7}, Starts: policy.FromCreation}}, Audience: audience, Client: client, Scope: scope,
 		Issuer: w.entra.Issuer(), KeysURL: w.login.URL + "/" + string(tenant) + "/discovery/v2.0/keys",
 		Authority: w.entra.Authority(), HTTP: w.login.Client(), Now: w.clock.Now,
 		Pages: fstest.MapFS{
@@ -252,7 +254,7 @@ func newWorld(t *testing.T) *world {
 func (w *world) open(c portal.Config) http.Handler {
 	w.t.Helper()
 	h, err := portal.New(c, portal.Stores{
-		Catalog: w.catalog, Calls: w.catalog, Roster: &w.roster, Matters: &w.matters, Requests: &w.requests, Exports: &w.exports, Packages: w.packages, Queue: &w.queue, Evidence: w.evidence, Trail: custody.Log{Trail: w.trail, Now: w.clock.Now},
+		Catalog: w.catalog, Calls: w.catalog, Roster: &w.roster, Matters: &w.matters, Requests: &w.requests, Exports: &w.exports, Packages: w.packages, Queue: &w.queue, Events: &w.expiries, Evidence: w.evidence, Trail: custody.Log{Trail: w.trail, Now: w.clock.Now},
 	}, slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	if err != nil {
 		w.t.Fatal(err)

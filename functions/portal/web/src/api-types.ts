@@ -354,6 +354,48 @@ export interface Disposed {
   event: string;
 }
 
+export interface DataPolicy {
+  name: string;
+  modalities: string[];
+  desks: string[];
+  keep: string;
+  starts: string;
+}
+
+export interface ProposedPolicy {
+  name: string;
+  modalities?: string[];
+  desks?: string[];
+  keep: string;
+  starts?: string;
+}
+
+export interface DataPolicies {
+  policies: DataPolicy[];
+}
+
+export interface PreviewPolicies {
+  policies: ProposedPolicy[];
+}
+
+export interface PolicyPreview {
+  truncated?: boolean;
+  rows: {
+    policy: string;
+    modality: string;
+    conversations: number;
+    extended: number;
+    unchanged: number;
+    kept: number;
+    due: number;
+  }[];
+}
+
+export interface RetentionEvent {
+  event: string;
+  at: string;
+}
+
 /** Every path of the API that can be read, with what a GET of it takes and answers. */
 export interface Paths {
   /** who the caller is and what she may do */
@@ -534,6 +576,12 @@ export interface Paths {
     query: Record<never, never>;
     answer: Blob;
   };
+  /** data management policies in force */
+  "/policies": {
+    path: Record<never, never>;
+    query: Record<never, never>;
+    answer: DataPolicies;
+  };
 }
 
 /** Every path of the API that changes something, with what a POST to it takes and answers. */
@@ -585,5 +633,21 @@ export interface Changes {
     query: Record<never, never>;
     body: RequestErasure;
     answer: ApprovalRequest;
+  };
+  /** what other policies would do, in counts; changes nothing */
+  "/policies/preview": {
+    path: Record<never, never>;
+    query: Record<never, never>;
+    body: PreviewPolicies;
+    answer: PolicyPreview;
+  };
+  /** record that an event came about that a policy waits for */
+  "/conversations/{id}/events": {
+    path: {
+      id: string;
+    };
+    query: Record<never, never>;
+    body: RetentionEvent;
+    answer: RetentionEvent;
   };
 }
