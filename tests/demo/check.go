@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"strings"
 	"time"
 
 	"steno/shared/conversation"
+	"steno/shared/policy"
 	"steno/tests/sim"
 	"steno/tests/world"
 )
@@ -57,13 +60,18 @@ func check(ctx context.Context, w *world.World, o options, started time.Time) er
 	if err != nil {
 		return err
 	}
+	handed, err := exported(ctx, w, a)
+	if err != nil {
+		return err
+	}
 	c := w.Compare(contents, runs)
 	c.Seed, c.Messages, c.Seconds = o.seed, o.messages, time.Since(started).Seconds()
 	line, err := json.Marshal(struct {
 		world.Report
 		Calls   *world.CallReport   `json:"calls,omitempty"`
 		Custody world.CustodyReport `json:"custody"`
-	}{c, spoken.report, logged})
+		Export  exportReport        `json:"export"`
+	}{c, spoken.report, logged, handed})
 	if err != nil {
 		return err
 	}
@@ -78,6 +86,53 @@ func check(ctx context.Context, w *world.World, o options, started time.Time) er
 		return errors.New("the custody log is not what the trail says")
 	}
 	return nil
+}
+
+// exportReport is an export package of the check, and what an outsider finds.
+type exportReport struct {
+	Conversations int    `json:"conversations"`
+	Bytes         int    `json:"bytes"`
+	Verdict       string `json:"verdict"` // of shared/custody/verify
+}
+
+// exported orders a package of the newest conversations, as many as one person may hand
+// out, and has it verified by the program for outsiders, which knows the fingerprint of the
+// vault's key and nothing else of this world.
+func exported(ctx context.Context, w *world.World, a *world.Archive) (r exportReport, err error) {
+	page, err := a.Catalog.ByTime(ctx, time.Now().AddDate(-1, 0, 0), time.Now().Add(time.Hour), conversation.PageRequest{Limit: policy.MaxExportAlone})
+	if err != nil {
+		return r, err
+	}
+	var ids []conversation.ID
+	for _, c := range page.Conversations {
+		ids = append(ids, c.ID)
+	}
+	b, err := w.Package(ctx, w.Person(w.Officers()[0]), ids...)
+	if err != nil {
+		return r, err
+	}
+	fingerprint, err := w.Fingerprint(ctx)
+	if err != nil {
+		return r, err
+	}
+	f, err := os.CreateTemp("", "steno-export-*.zip")
+	if err != nil {
+		return r, err
+	}
+	defer func() { err = errors.Join(err, os.Remove(f.Name())) }()
+	if _, err := f.Write(b); err != nil {
+		return r, errors.Join(err, f.Close())
+	}
+	if err := f.Close(); err != nil {
+		return r, err
+	}
+	out, err := exec.CommandContext(ctx, "go", "run", "steno/shared/custody/verify", "-key", fingerprint, f.Name()).CombinedOutput()
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	r = exportReport{len(ids), len(b), lines[len(lines)-1]}
+	if err != nil {
+		return r, fmt.Errorf("the export package does not verify: %s", out)
+	}
+	return r, nil
 }
 
 // calling is how the calls of a check came out.

@@ -3,7 +3,6 @@ package e2e_test
 import (
 	"archive/zip"
 	"bytes"
-	"crypto/x509"
 	"io"
 	"os"
 	"os/exec"
@@ -41,7 +40,10 @@ func TestAnOutsiderVerifiesAnExportOfTheBuiltAppWithAFingerprintAlone(t *testing
 	if err != nil {
 		t.Fatal(err)
 	}
-	fingerprint := fingerprintOf(t, w)
+	fingerprint, err := w.Fingerprint(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
 	file := filepath.Join(dir, "package.zip")
 	if err := os.WriteFile(file, b, 0o600); err != nil {
@@ -104,23 +106,6 @@ func TestAnOutsiderVerifiesAnExportOfTheBuiltAppWithAFingerprintAlone(t *testing
 func lastLine(b []byte) string {
 	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
 	return lines[len(lines)-1]
-}
-
-func fingerprintOf(t *testing.T, w *world.World) string {
-	t.Helper()
-	signer, err := w.Signer()
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, key, err := signer.SigningKey(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	spki, err := x509.MarshalPKIXPublicKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return custody.Fingerprint(spki)
 }
 
 func unzip(t *testing.T, b []byte) string {

@@ -3,6 +3,7 @@ package world
 import (
 	"context"
 	"crypto/ecdsa"
+	"crypto/x509"
 	"encoding/hex"
 	"fmt"
 	"math"
@@ -176,4 +177,21 @@ func (a *Archive) checkSeals(ctx context.Context, r *CustodyReport) error {
 		}
 	}
 	return nil
+}
+
+// Fingerprint is what the company behind the world publishes of its signing key.
+func (w *World) Fingerprint(ctx context.Context) (string, error) {
+	signer, err := w.Signer()
+	if err != nil {
+		return "", err
+	}
+	_, key, err := signer.SigningKey(ctx)
+	if err != nil {
+		return "", err
+	}
+	spki, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return "", err
+	}
+	return custody.Fingerprint(spki), nil
 }
