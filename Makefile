@@ -24,6 +24,7 @@ run: web ## start everything on loopback against a simulated Teams tenant
 
 test: web tools ## run all tests
 	go test -timeout 20m $(HEAVY)
+	go test -timeout 10m -run 'Thousand|EverySingleChange' ./functions/export
 	go test -race -timeout 20m $(LIGHT)
 
 check: web ## format, vet, static analysis, import arrows, pages

@@ -144,7 +144,7 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	keeper, err := evidenceKeeper(s, cred, tables, opts)
+	keeper, packageKeeper, err := keepers(s, cred, tables, opts)
 	if err != nil {
 		return err
 	}
@@ -152,7 +152,7 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 	matters, approvals, orders := azure.NewMatters(s.tenant, tables), azure.NewApprovals(s.tenant, tables), azure.NewExports(s.tenant, tables)
 	keep := retention.New(s.keep, retention.Stores{
 		Catalog: catalog, Roster: roster, Evidence: store, Keeper: keeper, Trail: trail,
-		Matters: matters, Approvals: approvals, Dispositions: dispositions,
+		Matters: matters, Approvals: approvals, Dispositions: dispositions, Exports: orders, Packages: packageKeeper,
 	}, log)
 	hand := export.New(export.Config{Tenant: s.tenant, Maker: maker(), RetryWait: s.packageWait}, export.Stores{
 		Orders: orders, Approvals: approvals, Roster: roster, Catalog: catalog, Calls: catalog, Evidence: store, Packages: packages,
@@ -193,10 +193,18 @@ func evidenceStore(s settings, cred azcore.TokenCredential, tables *aztables.Ser
 	})
 }
 
-// evidenceKeeper holds, keeps and disposes what evidenceStore stores.
-func evidenceKeeper(s settings, cred azcore.TokenCredential, tables *aztables.ServiceClient, opts azcore.ClientOptions) (evidence.Keeper, error) {
+// keepers hold, keep and dispose what evidenceStore and exportStore store.
+func keepers(s settings, cred azcore.TokenCredential, tables *aztables.ServiceClient, opts azcore.ClientOptions) (kept, packages evidence.Keeper, err error) {
 	blobs, tails, err := evidenceBlobs(s, cred, opts)
-	return evidence.Keeper{Objects: blobs, Tails: tails, Keys: azure.NewKeys(tables)}, err
+	if err != nil {
+		return kept, packages, err
+	}
+	c, err := container.NewClient(s.blobURL+"/"+s.exports, cred, &container.ClientOptions{ClientOptions: opts})
+	if err != nil {
+		return kept, packages, fmt.Errorf("blobs: %w", err)
+	}
+	keys := azure.NewKeys(tables)
+	return evidence.Keeper{Objects: blobs, Tails: tails, Keys: keys}, evidence.Keeper{Objects: azure.NewBlobs(c), Keys: keys}, nil
 }
 
 func evidenceBlobs(s settings, cred azcore.TokenCredential, opts azcore.ClientOptions) (*azure.Blobs, *azure.Tails, error) {

@@ -8,8 +8,8 @@
 //
 // The package is streamed, sealed, into a container of its own, in parts: no more than one
 // conversation's messages or one pack of a recording is in memory. A run that dies is
-// repeated from the start under another name; what it left expires with the container's
-// lifecycle rule and cannot be opened without its keys.
+// repeated from the start under another name; what it left function retention destroys, and it
+// cannot be opened without its keys.
 package export
 
 import (

@@ -187,6 +187,9 @@ func (p *pass) eraseNow(ctx context.Context, d *policy.Disposition) error {
 				return err
 			}
 		}
+		if err := p.recall(ctx, d.Conversation); err != nil {
+			return err
+		}
 		if err := p.bury(ctx, *d); err != nil {
 			return err
 		}

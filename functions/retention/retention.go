@@ -93,6 +93,8 @@ type Stores struct {
 	Matters      policy.Matters
 	Approvals    policy.Approvals
 	Dispositions policy.Dispositions
+	Exports      policy.Exports
+	Packages     evidence.Keeper // of the container of export packages
 	Trail        custody.Log
 }
 
@@ -141,7 +143,7 @@ func (r *Retention) Run(ctx context.Context) error {
 	if err != nil || !agree {
 		return err
 	}
-	err = errors.Join(p.liftHolds(ctx), p.survey(ctx), p.erase(ctx))
+	err = errors.Join(p.liftHolds(ctx), p.survey(ctx), p.erase(ctx), p.expirePackages(ctx))
 	if p.whole {
 		err = errors.Join(err, p.plan(ctx))
 	}

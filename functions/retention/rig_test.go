@@ -49,6 +49,8 @@ type rig struct {
 	matters  policy.Matters
 	approved policy.Approvals
 	disposed policy.Dispositions
+	exports  storetest.Exports
+	parts    storetest.Blobs
 	trail    custody.Trail
 	store    *evidence.Store
 	logs     *lines
@@ -166,6 +168,7 @@ func (r *rig) stores() retention.Stores {
 	return retention.Stores{
 		Catalog: r.catalog, Roster: r.roster, Evidence: r.store, Keeper: evidence.Keeper{Objects: r.blobs, Keys: r.keys, Now: r.now},
 		Matters: r.matters, Approvals: r.approved, Dispositions: r.disposed, Trail: r.log(),
+		Exports: &r.exports, Packages: evidence.Keeper{Objects: &r.parts, Keys: r.keys, Now: r.now},
 	}
 }
 

@@ -53,6 +53,7 @@ const (
 	EraseRefused   Action = "erase-refused"   // an erasure was refused, and on which ground
 	DisposeRefused Action = "dispose-refused" // nothing was disposed, and why
 	Disposed       Action = "disposed"        // it is destroyed: how much, and under which keys
+	PackageExpired Action = "package-expired" // an export package, or what is left of a build, is destroyed
 	Certified      Action = "certificate"     // a certificate of disposition was stored
 	FixityAlarm    Action = "fixity-alarm"    // stored evidence is not what was sealed
 	FixityDay      Action = "fixity"          // how much stored evidence was read again in a day

@@ -69,6 +69,7 @@ export const actionNames: Record<string, string> = {
   fixity: "Evidence read again",
   "fixity-alarm": "Evidence damaged",
   export: "Exported",
+  "package-expired": "Package destroyed",
 };
 
 /** A length of time as a clock shows it. */
