@@ -11,9 +11,14 @@
 //     reads any range of the plain bytes, each chunk verified before it is shown.
 //   - A conversation's keys lie outside write-once storage: destroying them erases the
 //     conversation while its sealed bytes stay locked.
-//
-// Holding, erasing and signing are not built yet. Their seams: a unit (the
-// conversation) is what holds and retention speak of, Sealed carries the digests of
-// plain and cipher text that a manifest will list, and Blobs is where Retain Until
-// will be set; today the container's default policy protects every object.
+//   - A unit (a conversation, a leg) is what is held, kept and erased as one: Keeper does
+//     that for those who may, and reads no content. Sealed.Until is the Retain Until that an
+//     object gets with its first byte; storage refuses to let it go before.
+//   - Sealed carries the digest of its stored bytes and a commitment to the plain ones
+//     (Commitment). Both stand in the custody log, so that the log binds what is stored and
+//     what is handed out, and tells nothing of either. What the design calls a manifest is
+//     that record: canonical JSON, made hard to guess by its id's random bits, numbered
+//     within its unit in place of a chain, and signed with all others by one signature an
+//     hour. A signature of its own for each object would cost a vault operation each.
+//   - Long objects that are made, such as export packages, are stored as sealed parts.
 package evidence
