@@ -1,9 +1,12 @@
 package main
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/url"
+	"strings"
 	"time"
 
 	"steno/functions/export"
@@ -56,6 +59,7 @@ type settings struct {
 	custodyFiles, custodyHeads          string // containers of the custody log
 	signingKey                          string
 	signEvery                           time.Duration
+	revoked                             []string // fingerprints of signing keys
 	witnessURL                          string // a container of another account, or empty
 	witnessWebhook                      config.Secret
 	serviceBus                          config.Secret // a connection string, or empty
@@ -121,6 +125,7 @@ func readSettings(environ []string) (settings, *config.Reader, error) {
 	s.custodyFiles = r.Optional("STENO_CUSTODY_CONTAINER", "custody")
 	s.custodyHeads = r.Optional("STENO_CUSTODY_HEAD_CONTAINER", "custody-head")
 	s.signingKey = r.Optional("STENO_SIGNING_KEY", "steno-sign")
+	s.revoked = readRevoked(r)
 	if _, ok := r.Lookup("STENO_WITNESS_URL"); ok {
 		s.witnessURL = r.URL("STENO_WITNESS_URL")
 	}
@@ -188,4 +193,20 @@ func readRetention(r *config.Reader, s *settings) {
 func guid(s string) (string, error) {
 	id, err := teams.ParseTenantID(s)
 	return string(id), err
+}
+
+// readRevoked reads the fingerprints of signing keys that may be in the wrong hands.
+func readRevoked(r *config.Reader) (out []string) {
+	const name = "STENO_SIGNING_KEYS_REVOKED"
+	for f := range strings.SplitSeq(r.Optional(name, ""), ",") {
+		if f = strings.TrimSpace(f); f == "" {
+			continue
+		}
+		if b, err := hex.DecodeString(f); err != nil || len(b) != sha256.Size || strings.ToLower(f) != f {
+			r.Fault(name, fmt.Errorf("%q is no fingerprint: want 64 lower-case hex digits each, with commas between", f))
+			continue
+		}
+		out = append(out, f)
+	}
+	return out
 }

@@ -165,13 +165,14 @@ func TestAllFaultsOfAConfigurationAreReportedAtOnce(t *testing.T) {
 	values["STENO_EXPORT_LAG"] = "soon"
 	values["STENO_GRAPH_URL"] = "http://graph.microsoft.com"
 	values["STENO_EXPRT_PERIOD"] = "24h" // a misspelled key
+	values["STENO_SIGNING_KEYS_REVOKED"] = strings.Repeat("AB", 32)
 	values["ServiceBusConnection"] = "Endpoint=sb://x;SharedAccessKey=hidden-value"
 	delete(values, "STENO_BLOB_URL")
 	_, _, err := readSettings(environ(values))
 	if err == nil {
 		t.Fatal("accepted")
 	}
-	for _, want := range []string{"STENO_TENANT_ID", "STENO_ROLE_GROUPS", "king", "STENO_EXPORT_LAG", "STENO_GRAPH_URL", "STENO_EXPRT_PERIOD: unknown", "STENO_BLOB_URL", "ServiceBusConnection"} {
+	for _, want := range []string{"STENO_TENANT_ID", "STENO_ROLE_GROUPS", "king", "STENO_EXPORT_LAG", "STENO_GRAPH_URL", "STENO_EXPRT_PERIOD: unknown", "STENO_SIGNING_KEYS_REVOKED", "STENO_BLOB_URL", "ServiceBusConnection"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the report does not name %s:\n%v", want, err)
 		}

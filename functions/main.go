@@ -139,7 +139,7 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 		return err
 	}
 	signer := azure.NewSigner(keys, s.signingKey, []string{vault.Host})
-	order := sequencer.New(sequencer.Config{Tenant: s.tenant, SignEvery: s.signEvery, Witnesses: witnesses}, trail.Trail, tiles, signer, log)
+	order := sequencer.New(sequencer.Config{Tenant: s.tenant, SignEvery: s.signEvery, Witnesses: witnesses, Revoked: s.revoked}, trail.Trail, tiles, signer, log)
 	packages, err := exportStore(s, cred, tables, keys, vault.Host, opts)
 	if err != nil {
 		return err

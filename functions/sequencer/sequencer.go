@@ -11,9 +11,6 @@ package sequencer
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/sha256"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -46,22 +43,16 @@ const (
 // signature is a request to the vault, which is billed.
 const DefaultSignEvery = time.Hour
 
-// Signer signs checkpoints. Signing the same twice gives two signatures: nothing may
-// depend on their bytes.
-type Signer interface {
-	// SigningKey returns the key to sign with now: its id, and the public key.
-	SigningKey(ctx context.Context) (id string, key *ecdsa.PublicKey, err error)
-	// Sign returns an ES256 signature (DER) over a SHA-256 by that key.
-	Sign(ctx context.Context, id string, digest [sha256.Size]byte) ([]byte, error)
-}
-
 // Config is what a sequencer needs to know.
 type Config struct {
 	Tenant    teams.TenantID
 	SignEvery time.Duration // DefaultSignEvery if 0
 	// Witnesses get every signed checkpoint, by the names under which the head remembers them.
 	Witnesses map[string]custody.Witness
-	Now       func() time.Time // time.Now if nil
+	// Revoked are the fingerprints of signing keys that may be in the wrong hands. They sign
+	// nothing any more, and the trail says so.
+	Revoked []string
+	Now     func() time.Time // time.Now if nil
 }
 
 // Sequencer appends the trail of one tenant to its log.
@@ -209,61 +200,6 @@ func (s *Sequencer) fulfil(ctx context.Context, head custody.Head, revision stri
 	}
 	head.Size, head.Root, head.Next = now.Size, now.Root.String(), nil
 	return custody.SaveHead(ctx, s.tiles, head, revision)
-}
-
-// sign signs where the log stands, if that is new and the last signature is old enough.
-func (s *Sequencer) sign(ctx context.Context, head custody.Head, revision string) (signed bool, err error) {
-	at, err := head.Checkpoint(s.origin)
-	if err != nil {
-		return false, err
-	}
-	now, text := s.c.Now().UTC(), at.Text()
-	if head.Size == 0 || head.Signed != nil && (head.Signed.Text == string(text) || now.Sub(head.Signed.At) < s.c.SignEvery) {
-		return false, nil
-	}
-	id, key, err := s.signer.SigningKey(ctx)
-	if err != nil {
-		return false, fmt.Errorf("signing key: %w", err)
-	}
-	public, err := x509.MarshalPKIXPublicKey(key)
-	if err != nil {
-		return false, fmt.Errorf("signing key: %w", err)
-	}
-	if head.Signed != nil && head.Signed.Key != id {
-		if err := s.announce(ctx, head.Signed, id, public); err != nil {
-			return false, err
-		}
-	}
-	signature, err := s.signer.Sign(ctx, id, sha256.Sum256(text))
-	if err != nil {
-		return false, fmt.Errorf("sign checkpoint of %d leaves: %w", at.Size, err)
-	}
-	head.Signed = &custody.Signed{Text: string(text), Signature: signature, Key: id, PublicKey: public, At: now}
-	if err := custody.SaveHead(ctx, s.tiles, head, revision); err != nil {
-		return false, err
-	}
-	s.log.Info("custody checkpoint signed", slog.Int64("leaves", at.Size))
-	return true, nil
-}
-
-// announce puts into the trail that another key signs from now on, signed by the old key
-// and by the new one. It comes before the new key signs anything else; a run that dies
-// behind it announces again.
-func (s *Sequencer) announce(ctx context.Context, was *custody.Signed, id string, public []byte) error {
-	change := custody.KeyChange{Origin: s.origin, From: custody.Fingerprint(was.PublicKey), To: custody.Fingerprint(public)}
-	digest := sha256.Sum256(change.Text())
-	var err error
-	if change.ByOld, err = s.signer.Sign(ctx, was.Key, digest); err != nil {
-		return fmt.Errorf("announce signing key %s by the key before it, which must stay enabled until then: %w", change.To, err)
-	}
-	if change.ByNew, err = s.signer.Sign(ctx, id, digest); err != nil {
-		return fmt.Errorf("announce signing key %s: %w", change.To, err)
-	}
-	if _, err := (custody.Log{Trail: s.trail, Now: s.c.Now}).Append(ctx, change.Event(s.c.Tenant)); err != nil {
-		return fmt.Errorf("announce signing key %s: %w", change.To, err)
-	}
-	s.log.Warn("custody checkpoints are signed by another key", slog.String("from", change.From), slog.String("to", change.To))
-	return nil
 }
 
 // testify gives the newest signed checkpoint to each witness that does not have it. One

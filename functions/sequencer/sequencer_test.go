@@ -33,6 +33,7 @@ type rig struct {
 	logs   strings.Builder
 	// witnesses are those of the sequencers that start from now on.
 	witnesses map[string]custody.Witness
+	revoked   []string // the same
 
 	mu  sync.Mutex
 	now time.Time
@@ -71,7 +72,7 @@ func (r *rig) happen(n int) {
 }
 
 func (r *rig) sequencer() *sequencer.Sequencer {
-	return sequencer.New(sequencer.Config{Tenant: tenant, SignEvery: time.Hour, Now: r.clock, Witnesses: r.witnesses}, &r.trail, r.tiles, r.signer,
+	return sequencer.New(sequencer.Config{Tenant: tenant, SignEvery: time.Hour, Now: r.clock, Witnesses: r.witnesses, Revoked: r.revoked}, &r.trail, r.tiles, r.signer,
 		slog.New(slog.NewTextHandler(&r.logs, nil)))
 }
 

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -146,31 +145,24 @@ func TestAnotherKeyIsAnnouncedUnderTheOldOneBeforeItSigns(t *testing.T) {
 			}
 		}
 	}
-	spki := func(k *ecdsa.PrivateKey) []byte {
-		b, err := x509.MarshalPKIXPublicKey(&k.PublicKey)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return b
-	}
-	if err := change.Check(spki(old), spki(r.signer.key)); err != nil {
+	if err := change.Check(spki(t, old), spki(t, r.signer.key)); err != nil {
 		t.Error(err)
 	}
 	forged := change
 	forged.To = strings.Repeat("0", 64)
-	if err := forged.Check(spki(old), spki(r.signer.key)); !errors.Is(err, custody.ErrProof) {
+	if err := forged.Check(spki(t, old), spki(t, r.signer.key)); !errors.Is(err, custody.ErrProof) {
 		t.Errorf("another key under the same announcement: %v", err)
 	}
 	swapped := change
 	swapped.ByOld, swapped.ByNew = change.ByNew, change.ByOld
-	if err := swapped.Check(spki(old), spki(r.signer.key)); !errors.Is(err, custody.ErrProof) {
+	if err := swapped.Check(spki(t, old), spki(t, r.signer.key)); !errors.Is(err, custody.ErrProof) {
 		t.Errorf("the new key vouches for itself: %v", err)
 	}
 	// A signature over a checkpoint is none over an announcement, and the other way round.
 	h, _ := r.head()
 	swapped = change
 	swapped.ByNew = h.Signed.Signature
-	if err := swapped.Check(spki(old), spki(r.signer.key)); !errors.Is(err, custody.ErrProof) {
+	if err := swapped.Check(spki(t, old), spki(t, r.signer.key)); !errors.Is(err, custody.ErrProof) {
 		t.Errorf("the signature of a checkpoint passes: %v", err)
 	}
 	r.pass(time.Hour)

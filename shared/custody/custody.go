@@ -36,6 +36,7 @@ const (
 	RosterChange Action = "roster-change" // group sync opened or closed periods
 	SystemRead   Action = "system-read"   // a function read content for a purpose of its own
 	KeyChanged   Action = "key"           // another key signs the log's checkpoints; see KeyChange
+	KeyRevoked   Action = "key-revoked"   // a key that signed may be in the wrong hands; see KeyRevocation
 	Sealed       Action = "seal"          // evidence was stored for good; Objects binds it
 
 	Hold           Action = "hold"            // a legal hold was placed

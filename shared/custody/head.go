@@ -29,6 +29,8 @@ type Head struct {
 	Signed *Signed   `json:"signed,omitempty"` // the newest signed checkpoint
 	// Witnessed is what each witness has got, by name.
 	Witnessed map[string]Testimony `json:"witnessed,omitempty"`
+	// Revoked are the fingerprints of keys whose revocation is in the trail.
+	Revoked []string `json:"revoked,omitempty"`
 }
 
 // Promise is a record that is being appended to the log.

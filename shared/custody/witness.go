@@ -3,18 +3,11 @@ package custody
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/sha256"
-	"crypto/x509"
 	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
 	"time"
-
-	"steno/shared/teams"
 )
 
 // Witness keeps signed checkpoints where whoever operates the log cannot change them. That
@@ -73,94 +66,4 @@ func CutSigned(b []byte) (text, signature []byte, err error) {
 		return nil, nil, fmt.Errorf("signed checkpoint without a signature: %w", ErrProof)
 	}
 	return b[:len(b)-len(lines[3])], signature, nil
-}
-
-// Fingerprint is what a signing key is known by: the SHA-256 of its SubjectPublicKeyInfo
-// (DER), in hex. It is what an outsider is told out of band.
-func Fingerprint(spki []byte) string {
-	sum := sha256.Sum256(spki)
-	return hex.EncodeToString(sum[:])
-}
-
-// KeyChange announces that another key signs checkpoints from now on. It is itself a record
-// of the trail, so that whoever trusts the old key can follow to the new one.
-type KeyChange struct {
-	Origin       string
-	From, To     string // fingerprints
-	ByOld, ByNew []byte // ES256 (DER) over Text
-}
-
-// Text is what both keys sign. It begins as nothing else that is signed does.
-func (k KeyChange) Text() []byte {
-	return fmt.Appendf(nil, "steno-key-change-v1\n%s\n%s\n%s\n", k.Origin, k.From, k.To)
-}
-
-// Event is the announcement as an event of the trail.
-func (k KeyChange) Event(tenant teams.TenantID) Event {
-	return Event{
-		Tenant: tenant, Action: KeyChanged, System: "sequencer", Item: k.To,
-		Detail: fmt.Sprintf("from=%s old=%s new=%s", k.From, base64.StdEncoding.EncodeToString(k.ByOld), base64.StdEncoding.EncodeToString(k.ByNew)),
-	}
-}
-
-// ReadKeyChange reads an announcement out of a record of the log named origin.
-func ReadKeyChange(origin string, r Record) (KeyChange, error) {
-	k := KeyChange{Origin: origin, To: r.Item}
-	var old, now string
-	fields := strings.Split(r.Detail, " ")
-	ok := r.Action == KeyChanged && r.System == "sequencer" && len(fields) == 3
-	for i, part := range []struct {
-		lead string
-		into *string
-	}{{"from=", &k.From}, {"old=", &old}, {"new=", &now}} {
-		if ok {
-			*part.into, ok = strings.CutPrefix(fields[i], part.lead)
-		}
-	}
-	if !ok {
-		return k, fmt.Errorf("record %s announces no key: %w", r.ID, ErrProof)
-	}
-	var err1, err2 error
-	k.ByOld, err1 = base64.StdEncoding.Strict().DecodeString(old)
-	k.ByNew, err2 = base64.StdEncoding.Strict().DecodeString(now)
-	if err1 != nil || err2 != nil {
-		return k, fmt.Errorf("record %s announces a key without signatures: %w", r.ID, ErrProof)
-	}
-	return k, nil
-}
-
-// Check checks that the old key hands over to the new one, and the new one takes over. The
-// keys are given as DER of SubjectPublicKeyInfo, and must be those the fingerprints name.
-func (k KeyChange) Check(oldSPKI, newSPKI []byte) error {
-	sum := sha256.Sum256(k.Text())
-	for _, side := range []struct {
-		name      string
-		spki, sig []byte
-	}{{k.From, oldSPKI, k.ByOld}, {k.To, newSPKI, k.ByNew}} {
-		if Fingerprint(side.spki) != side.name {
-			return fmt.Errorf("change to key %s: the key that is given for %s is another: %w", k.To, side.name, ErrProof)
-		}
-		key, err := ParseKey(side.spki)
-		if err != nil {
-			return err
-		}
-		if !ecdsa.VerifyASN1(key, sum[:], side.sig) {
-			return fmt.Errorf("change to key %s: signature by %s: %w", k.To, side.name, ErrProof)
-		}
-	}
-	return nil
-}
-
-// ParseKey reads a public signing key from the DER of its SubjectPublicKeyInfo: ECDSA on
-// P-256, and nothing else.
-func ParseKey(spki []byte) (*ecdsa.PublicKey, error) {
-	any, err := x509.ParsePKIXPublicKey(spki)
-	if err != nil {
-		return nil, fmt.Errorf("signing key: %w: %w", ErrProof, err)
-	}
-	key, ok := any.(*ecdsa.PublicKey)
-	if !ok || key.Curve != elliptic.P256() {
-		return nil, fmt.Errorf("signing key is not ECDSA on P-256: %w", ErrProof)
-	}
-	return key, nil
 }

@@ -51,6 +51,7 @@ export const actionNames: Record<string, string> = {
   "system-read": "Read by the system",
   seal: "Bound in the log",
   key: "Signing key changed",
+  "key-revoked": "Signing key revoked",
   hold: "Hold placed",
   "release-request": "Release asked for",
   release: "Hold released",
