@@ -1,8 +1,10 @@
 package export_test
 
 import (
+	"encoding/base64"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,8 +15,12 @@ import (
 func TestAPackageIsVerifiedWithShellAndOpensslAlone(t *testing.T) {
 	r := newRig(t)
 	one := r.chat(3)
+	var kept []byte // as a witness keeps it
 	older := func() custody.Checkpoint {
 		r.sequence()
+		head, _, err := custody.ReadHead(t.Context(), &r.tiles)
+		r.must(err)
+		kept = append([]byte(head.Signed.Text), base64.StdEncoding.EncodeToString(head.Signed.Signature)+"\n"...)
 		c, err := custody.Latest(t.Context(), &r.tiles, custody.Origin(tenant), &r.signer.key.PublicKey)
 		r.must(err)
 		return c
@@ -41,6 +47,17 @@ func TestAPackageIsVerifiedWithShellAndOpensslAlone(t *testing.T) {
 		}
 	}
 	check(older, "VERIFIED")
+	for want, b := range map[string][]byte{
+		"VERIFIED":          kept,
+		"is no signature":   append(older.Text(), "not base64!\n"...),
+		"not signed by the": append(older.Text(), "MEUCIQ==\n"...),
+		"or none":           append(slices.Clone(kept), '\n'),
+	} {
+		r.must(os.WriteFile(file, b, 0o600))
+		if verdict, _ := verify(t, dir, r.fingerprint(), file); !strings.Contains(verdict, want) {
+			t.Errorf("older checkpoint %q: %s, want %s", b, verdict, want)
+		}
+	}
 	forged := older
 	forged.Root[0] ^= 1
 	check(forged, "split view")

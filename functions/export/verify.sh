@@ -272,6 +272,15 @@ echo "9. custody/extract.ndjson is the records; what was made out of the evidenc
 
 # 10. The log continues what was seen of it before.
 if [ -n "$older" ]; then
+	# As a witness keeps it, the fourth line is its signature.
+	printf %s "${older%x}" >"$tmp/older"
+	if [ "$(wc -l <"$tmp/older")" -eq 4 ]; then
+		sed -n 4p "$tmp/older" | base64 -d >"$tmp/older.sig" 2>/dev/null || fail "10: the fourth line of the older checkpoint is no signature"
+		older=$(sed -n 1,3p "$tmp/older" && echo x)
+		printf %s "${older%x}" >"$tmp/older"
+		openssl dgst -sha256 -verify "keys/$key.pem" -signature "$tmp/older.sig" "$tmp/older" >/dev/null 2>&1 ||
+			fail "10: the older checkpoint is not signed by the key of this package; if an earlier key of the log signed it, verify it by that key and give its first three lines alone"
+	fi
 	checkpoint "${older%x}" || fail "10: the older checkpoint is of another log, or none"
 	old_size=$size
 	old_root=$root

@@ -240,11 +240,13 @@ func (p *pkg) checkProofPlaces() error {
 // continues is step 10: the package's checkpoint continues one that somebody kept.
 func (p *pkg) continues(key *ecdsa.PublicKey, cp custody.Checkpoint, t trust) (custody.Checkpoint, error) {
 	older, err := custody.ParseCheckpoint(cp.Origin, t.checkpoint)
-	if err == nil && t.signature != nil {
-		older, err = custody.VerifyCheckpoint(key, cp.Origin, t.checkpoint, t.signature)
-	}
 	if err != nil {
 		return older, fmt.Errorf("the older checkpoint: %w", err)
+	}
+	if t.signature != nil {
+		if older, err = custody.VerifyCheckpoint(key, cp.Origin, t.checkpoint, t.signature); err != nil {
+			return older, fmt.Errorf("the older checkpoint is not signed by the key of this package (if an earlier key of the log signed it, verify it by that key and give its first three lines alone): %w", err)
+		}
 	}
 	var proof []custody.Digest
 	name := fmt.Sprintf("proof/consistency/%d.txt", older.Size)
