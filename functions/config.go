@@ -18,6 +18,7 @@ import (
 	"steno/functions/retention"
 	"steno/functions/sequencer"
 	"steno/shared/config"
+	"steno/shared/evidence"
 	"steno/shared/msgraph"
 	"steno/shared/policy"
 	"steno/shared/teams"
@@ -56,7 +57,8 @@ type settings struct {
 	exports                             string // container of export packages
 	packageWait                         time.Duration
 	vaultURL, vaultKey                  string
-	custodyFiles, custodyHeads          string // containers of the custody log
+	recovery                            *evidence.RecoveryKey // nil: no copies of keys
+	custodyFiles, custodyHeads          string                // containers of the custody log
 	signingKey                          string
 	signEvery                           time.Duration
 	revoked                             []string // fingerprints of signing keys
@@ -113,6 +115,9 @@ func readSettings(environ []string) (settings, *config.Reader, error) {
 		Tenant:     s.tenant,
 		CheckEvery: r.Duration("STENO_LEG_CHECK", finalize.DefaultCheckEvery, time.Second, 24*time.Hour),
 		Silence:    r.Duration("STENO_LEG_SILENCE", finalize.DefaultSilence, 10*time.Second, 7*24*time.Hour),
+	}
+	if _, ok := r.Lookup("STENO_RECOVERY_KEY"); ok {
+		s.recovery = config.Parse(r, "STENO_RECOVERY_KEY", evidence.ParseRecoveryKey)
 	}
 	readRetention(r, &s)
 	s.fixity = fixity.Config{
@@ -175,9 +180,10 @@ func readRetention(r *config.Reader, s *settings) {
 	}
 	s.keep = retention.Config{
 		Tenant: s.tenant, Policies: policies, History: s.plan.History,
-		Grace: r.Duration("STENO_HOLD_GRACE", policy.DefaultGrace, time.Hour, 365*24*time.Hour),
-		Wait:  r.Duration("STENO_ERASURE_WAIT", retention.MinErasureWait, retention.MinErasureWait, 90*24*time.Hour),
-		Cap:   r.Number("STENO_DISPOSAL_CAP", retention.DefaultCap, 0.0001, 1),
+		Grace:  r.Duration("STENO_HOLD_GRACE", policy.DefaultGrace, time.Hour, 365*24*time.Hour),
+		Wait:   r.Duration("STENO_ERASURE_WAIT", retention.MinErasureWait, retention.MinErasureWait, 90*24*time.Hour),
+		Cap:    r.Number("STENO_DISPOSAL_CAP", retention.DefaultCap, 0.0001, 1),
+		Escrow: s.recovery != nil,
 	}
 	s.legs.Policies, s.legs.History = policies, s.plan.History
 	switch mode := r.Optional("STENO_IMMUTABILITY_MODE", "Unlocked"); mode {

@@ -189,7 +189,7 @@ func evidenceStore(s settings, cred azcore.TokenCredential, tables *aztables.Ser
 	}
 	return evidence.New(evidence.Config{
 		Blobs: blobs, Tails: tails, Keys: azure.NewKeys(tables),
-		Vault: azure.NewVault(keys, s.vaultKey), VaultHosts: []string{vaultHost},
+		Vault: azure.NewVault(keys, s.vaultKey), VaultHosts: []string{vaultHost}, Recovery: s.recovery,
 	})
 }
 
@@ -204,7 +204,7 @@ func keepers(s settings, cred azcore.TokenCredential, tables *aztables.ServiceCl
 		return kept, packages, fmt.Errorf("blobs: %w", err)
 	}
 	keys := azure.NewKeys(tables)
-	return evidence.Keeper{Objects: blobs, Tails: tails, Keys: keys}, evidence.Keeper{Objects: azure.NewBlobs(c), Keys: keys}, nil
+	return evidence.Keeper{Objects: blobs, Records: blobs, Tails: tails, Keys: keys}, evidence.Keeper{Objects: azure.NewBlobs(c), Keys: keys}, nil
 }
 
 func evidenceBlobs(s settings, cred azcore.TokenCredential, opts azcore.ClientOptions) (*azure.Blobs, *azure.Tails, error) {

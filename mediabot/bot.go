@@ -98,7 +98,7 @@ func evidenceParts(s settings, cred azcore.TokenCredential, tables *aztables.Ser
 	}
 	return evidence.Config{
 		Blobs: azure.NewBlobs(blobs), Tails: azure.NewTails(tails), Keys: azure.NewKeys(tables),
-		Vault: azure.NewVault(keys, s.vaultKey), VaultHosts: []string{vault.Host},
+		Vault: azure.NewVault(keys, s.vaultKey), VaultHosts: []string{vault.Host}, Recovery: s.recovery,
 	}, nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"steno/mediabot/internal/calling"
 	"steno/mediabot/internal/session"
 	"steno/shared/config"
+	"steno/shared/evidence"
 	"steno/shared/policy"
 	"steno/shared/teams"
 )
@@ -48,7 +49,8 @@ type settings struct {
 
 	blobURL, tableURL, container, tails string
 	vaultURL, vaultKey                  string
-	serviceBus                          config.Secret // a connection string, or empty
+	recovery                            *evidence.RecoveryKey // nil: no copies of keys
+	serviceBus                          config.Secret         // a connection string, or empty
 	serviceBusNamespace                 string
 	privateAuthority                    bool
 
@@ -105,6 +107,9 @@ func readSettings(environ []string) (settings, *config.Reader, error) {
 	s.tails = r.Optional("STENO_TAILS_CONTAINER", "tails")
 	s.vaultURL = r.URL("STENO_VAULT_URL")
 	s.vaultKey = r.Optional("STENO_VAULT_KEY", "steno-wrap")
+	if _, ok := r.Lookup("STENO_RECOVERY_KEY"); ok {
+		s.recovery = config.Parse(r, "STENO_RECOVERY_KEY", evidence.ParseRecoveryKey)
+	}
 	connection, hasConnection := r.Lookup("ServiceBusConnection")
 	namespace, hasNamespace := r.Lookup("ServiceBusConnection__fullyQualifiedNamespace")
 	if hasConnection == hasNamespace {

@@ -20,6 +20,7 @@ const (
 	refusedHeld     = "GDPR Art. 17(3)(e): a legal hold protects it"
 	refusedRetained = "GDPR Art. 17(3)(b): a duty to retain it has not ended"
 	refusedLocked   = "GDPR Art. 17(3)(b): it is under a locked Retain Until"
+	refusedEscrow   = "a copy of its keys in escrow is under a locked Retain Until"
 	refusedRunning  = "a leg of it is still being recorded"
 )
 
@@ -137,6 +138,9 @@ func (p *pass) erasure(ctx context.Context, id conversation.ID, holds policy.Hol
 		switch {
 		case state.Held > 0:
 			return policy.Disposition{}, refusal{refusedHeld}
+		case state.EscrowLocked:
+			// Whoever has the recovery key could still open it, so it would be no erasure.
+			return policy.Disposition{}, refusal{refusedEscrow}
 		case ruling.Due(p.now):
 		case state.Locked:
 			return policy.Disposition{}, refusal{refusedLocked}

@@ -61,6 +61,9 @@ func (m mortalObjects) Protection(ctx context.Context, n string) (evidence.Prote
 func (m mortalObjects) Protect(ctx context.Context, n string, u time.Time) (bool, error) {
 	return live(m.l, func() (bool, error) { return m.Governor.Protect(ctx, n, u) })
 }
+func (m mortalObjects) Unprotect(ctx context.Context, n string) error {
+	return m.l.call(func() error { return m.Governor.Unprotect(ctx, n) })
+}
 func (m mortalObjects) Hold(ctx context.Context, n string, on bool) error {
 	return m.l.call(func() error { return m.Governor.Hold(ctx, n, on) })
 }
@@ -71,6 +74,15 @@ func (m mortalObjects) Now(ctx context.Context) (time.Time, error) {
 	return live(m.l, func() (time.Time, error) { return m.Governor.Now(ctx) })
 }
 
+type mortalRecords struct {
+	evidence.Dated
+	l *life
+}
+
+func (m mortalRecords) CreateUntil(ctx context.Context, n string, b []byte, u time.Time) error {
+	return m.l.call(func() error { return m.Dated.CreateUntil(ctx, n, b, u) })
+}
+
 type mortalKeys struct {
 	evidence.KeyRing
 	l *life
@@ -78,6 +90,9 @@ type mortalKeys struct {
 
 func (m mortalKeys) List(ctx context.Context, t teams.TenantID, u string) ([]evidence.WrappedKey, error) {
 	return live(m.l, func() ([]evidence.WrappedKey, error) { return m.KeyRing.List(ctx, t, u) })
+}
+func (m mortalKeys) Since(ctx context.Context, t teams.TenantID, since time.Time, f func(evidence.WrappedKey) error) error {
+	return m.l.call(func() error { return m.KeyRing.Since(ctx, t, since, f) })
 }
 func (m mortalKeys) Delete(ctx context.Context, t teams.TenantID, u, id string) error {
 	return m.l.call(func() error { return m.KeyRing.Delete(ctx, t, u, id) })
@@ -171,6 +186,7 @@ func (m mortalTrail) Range(ctx context.Context, a, b time.Time, n int) ([]custod
 func (r *rig) mortal(l *life) error {
 	s := r.stores()
 	s.Catalog, s.Matters, s.Approvals, s.Dispositions = mortalCatalog{r.catalog, l}, mortalMatters{r.matters, l}, mortalApprovals{r.approved, l}, mortalDispositions{r.disposed, l}
+	s.Keeper.Records = mortalRecords{s.Keeper.Records, l}
 	s.Keeper.Objects, s.Keeper.Keys, s.Trail.Trail = mortalObjects{r.blobs, l}, mortalKeys{r.keys, l}, mortalTrail{r.trail, l}
 	return r.retention(s).Run(r.t.Context())
 }
@@ -219,6 +235,7 @@ func TestAKillAtAnyStorageCallEndsWhereARunThatLivedEnds(t *testing.T) {
 	for _, after := range []bool{false, true} {
 		for n := 1; ; n++ {
 			r := newRig(t)
+			r.escrowed()
 			s := r.scene()
 			l := &life{ends: n, after: after}
 			err := r.mortal(l)

@@ -14,7 +14,8 @@
 // plan of more conversations than a day's cap: then nothing is destroyed, and a line with
 // alarm=… says so.
 //
-// A run reads the listing of all conversations, five operations for every thousand.
+// A run reads the listing of all conversations, five operations for every thousand. Where a
+// recovery key is configured it also copies new conversation keys into write-once storage.
 package retention
 
 import (
@@ -67,6 +68,7 @@ type Config struct {
 	Wait     time.Duration // after the approval of an erasure; less than MinErasureWait means that
 	Cap      float64       // share of conversations a day; 0 means DefaultCap
 	SweepFor time.Duration // how long a run may move dates on; 0 means DefaultSweepFor
+	Escrow   bool          // keys carry a copy for recovery, which is brought to write-once storage
 	Now      func() time.Time
 }
 
@@ -139,11 +141,12 @@ func (r *Retention) Run(ctx context.Context) error {
 		// Without the holds on storage nothing else may happen: they are what must not fail.
 		return fmt.Errorf("retention: %w", err)
 	}
+	escrowed := p.escrow(ctx)
 	agree, err := p.clockAgrees(ctx)
 	if err != nil || !agree {
-		return err
+		return errors.Join(escrowed, err)
 	}
-	err = errors.Join(p.liftHolds(ctx), p.survey(ctx), p.erase(ctx), p.expirePackages(ctx))
+	err = errors.Join(escrowed, p.liftHolds(ctx), p.survey(ctx), p.erase(ctx), p.expirePackages(ctx))
 	if p.whole {
 		err = errors.Join(err, p.plan(ctx))
 	}

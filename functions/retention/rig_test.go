@@ -55,6 +55,8 @@ type rig struct {
 	store    *evidence.Store
 	logs     *lines
 	raw      *container.Client // of the real blobs, past everything of ours
+	recovery *evidence.RecoveryKey
+	records  evidence.Dated // where escrow records go; blobs if nil
 
 	mu        sync.Mutex
 	at        time.Time // zero: the real clock
@@ -106,7 +108,7 @@ func (r *rig) pass(d time.Duration) {
 func newRig(t *testing.T) *rig {
 	r := &rig{
 		t: t, tenant: storetest.NewTenant(), at: today,
-		keys: new(storetest.Keys), catalog: new(storetest.Catalog), roster: new(storetest.Roster),
+		catalog: new(storetest.Catalog), roster: new(storetest.Roster),
 		matters: new(storetest.Matters), approved: new(storetest.Approvals), disposed: new(storetest.Dispositions), trail: new(storetest.Trail),
 	}
 	clock := func() time.Time {
@@ -115,6 +117,7 @@ func newRig(t *testing.T) *rig {
 		}
 		return r.now()
 	}
+	r.keys = &storetest.Keys{Clock: clock}
 	b := &storetest.Blobs{Clock: clock}
 	r.blobs, r.locking = b, locking{b}
 	r.start()
@@ -150,7 +153,7 @@ func (r *rig) start() {
 
 func (r *rig) storeOn(b evidence.Blobs) *evidence.Store {
 	r.t.Helper()
-	s, err := evidence.New(evidence.Config{Blobs: b, Keys: r.keys, Vault: vault, VaultHosts: []string{storetest.VaultHost}, Now: r.now})
+	s, err := evidence.New(evidence.Config{Blobs: b, Keys: r.keys, Vault: vault, VaultHosts: []string{storetest.VaultHost}, Recovery: r.recovery, Now: r.now})
 	r.ok(err)
 	return s
 }
@@ -165,8 +168,12 @@ func (r *rig) ok(err error) {
 func (r *rig) log() custody.Log { return custody.Log{Trail: r.trail, Now: r.now} }
 
 func (r *rig) stores() retention.Stores {
+	var records evidence.Dated = r.blobs
+	if r.records != nil {
+		records = r.records
+	}
 	return retention.Stores{
-		Catalog: r.catalog, Roster: r.roster, Evidence: r.store, Keeper: evidence.Keeper{Objects: r.blobs, Keys: r.keys, Now: r.now},
+		Catalog: r.catalog, Roster: r.roster, Evidence: r.store, Keeper: evidence.Keeper{Objects: r.blobs, Records: records, Keys: r.keys, Now: r.now},
 		Matters: r.matters, Approvals: r.approved, Dispositions: r.disposed, Trail: r.log(),
 		Exports: &r.exports, Packages: evidence.Keeper{Objects: &r.parts, Keys: r.keys, Now: r.now},
 	}
@@ -174,7 +181,7 @@ func (r *rig) stores() retention.Stores {
 
 func (r *rig) retention(s retention.Stores) *retention.Retention {
 	c := r.config
-	c.Now = r.now
+	c.Now, c.Escrow = r.now, r.recovery != nil
 	return retention.New(c, s, slog.New(slog.NewTextHandler(r.logs, nil)))
 }
 
@@ -253,13 +260,18 @@ func (r *rig) fateOf(id conversation.ID, units ...string) fate {
 	if units == nil {
 		units = []string{string(id)}
 	}
-	objects, keys := 0, 0
+	objects, keys, copies := 0, 0, 0
 	for _, u := range units {
 		list, err := r.blobs.List(ctx, string(r.tenant)+"/"+u+"/")
 		r.ok(err)
 		ring, err := r.keys.List(ctx, r.tenant, u)
 		r.ok(err)
 		objects, keys = objects+len(list), keys+len(ring)
+		for _, o := range list {
+			if strings.Contains(o.Name, "/escrow-") {
+				objects, copies = objects-1, copies+1
+			}
+		}
 	}
 	slice, err := r.catalog.Slice(ctx, id)
 	r.ok(err)
@@ -271,6 +283,8 @@ func (r *rig) fateOf(id conversation.ID, units ...string) fate {
 	}
 	tomb := conv.Disposed != nil
 	switch {
+	case keys == 0 && copies > 0:
+		return fate(fmt.Sprintf("%d copies of keys that are destroyed", copies))
 	case objects > 0 && keys > 0 && !tomb:
 		return kept
 	case objects > 0 && keys == 0 && tomb:

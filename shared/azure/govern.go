@@ -83,6 +83,32 @@ func (b *Blobs) Protect(ctx context.Context, name string, until time.Time) (bool
 	return true, nil
 }
 
+// Unprotect costs one read operation, and one write operation where there is a date. It
+// needs the right runAsSuperUser.
+// https://learn.microsoft.com/rest/api/storageservices/delete-blob-immutability-policy
+func (b *Blobs) Unprotect(ctx context.Context, name string) error {
+	p, err := b.Protection(ctx, name)
+	if err != nil {
+		return err
+	}
+	switch running := time.Now().Before(p.Until); {
+	case p.Held:
+		return evidence.ErrHeld
+	case running && p.Locked:
+		return evidence.ErrLocked
+	case !running:
+		return nil
+	}
+	_, err = b.c.NewBlobClient(name).DeleteImmutabilityPolicy(ctx, nil)
+	if bloberror.HasCode(err, bloberror.BlobNotFound) {
+		return evidence.ErrNotFound
+	}
+	if err != nil {
+		return fmt.Errorf("delete immutability policy of blob: %w", hide(err))
+	}
+	return nil
+}
+
 // Hold costs one write operation.
 // https://learn.microsoft.com/rest/api/storageservices/set-blob-legal-hold
 func (b *Blobs) Hold(ctx context.Context, name string, on bool) error {

@@ -1,6 +1,7 @@
 package azure_test
 
 import (
+	"encoding/json"
 	"testing"
 
 	"steno/shared/azure"
@@ -19,6 +20,20 @@ func TestLockedDatesOfBlobs(t *testing.T) {
 
 func TestKeyRingInTables(t *testing.T) {
 	storetest.TestKeyRing(t, func(*testing.T) evidence.KeyRing { return azure.NewKeys(tables) })
+}
+
+func TestNewKeysInTables(t *testing.T) {
+	storetest.TestKeysSince(t, azure.NewKeys(tables), func(w evidence.WrappedKey) {
+		row, err := json.Marshal(map[string]any{
+			"PartitionKey": string(w.Tenant) + "-" + w.Unit, "RowKey": w.ID, "Data@odata.type": "Edm.Binary", "Data": []byte("{"),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tables.NewClient(azure.TableKeys).UpsertEntity(t.Context(), row, nil); err != nil {
+			t.Fatal(err)
+		}
+	})
 }
 
 func TestMattersInTables(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"strings"
 	"sync"
 	"time"
 
@@ -75,6 +76,25 @@ func (k *Keys) List(ctx context.Context, tenant teams.TenantID, unit string) ([]
 		return nil, fmt.Errorf("list keys: %w", err)
 	}
 	return out, nil
+}
+
+// Since costs one query for every 1,000 keys that it finds, and one for every stretch of
+// the table in which storage found none: storage looks through all of the tenant's rows.
+// https://learn.microsoft.com/rest/api/storageservices/query-timeout-and-pagination
+func (k *Keys) Since(ctx context.Context, tenant teams.TenantID, since time.Time, f func(evidence.WrappedKey) error) error {
+	rows := storedSince{string(tenant) + "-", since}
+	err := query(ctx, k.t, rows.filter(), 1000, func(r row) (bool, error) {
+		var w evidence.WrappedKey
+		if err := json.Unmarshal(r.Data, &w); err != nil {
+			w = evidence.WrappedKey{}
+		}
+		w.Tenant, w.Unit, w.ID = tenant, strings.TrimPrefix(r.PartitionKey, rows.partitions), r.RowKey
+		return true, f(w)
+	})
+	if err != nil {
+		return fmt.Errorf("list keys: %w", err)
+	}
+	return nil
 }
 
 // Delete costs one operation.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/to"
@@ -59,20 +60,41 @@ type keyRange struct{ partition, from, to string }
 // prefix is the range of all row keys that start so. Row keys are ASCII below '~'.
 func prefix(partition, p string) keyRange { return keyRange{partition, p, p + "~"} }
 
-// filter is the one place where an OData filter is made. Quotes are doubled as the
-// grammar asks, although no key of ours holds any.
+// filter and that of storedSince are where OData filters are made. Quotes are doubled as
+// the grammar asks, although no key of ours holds any.
 // https://docs.oasis-open.org/odata/odata/v4.01/odata-v4.01-part2-url-conventions.html 5.1.1.14.1
 func (k keyRange) filter() string {
-	q := func(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
-	return "PartitionKey eq " + q(k.partition) + " and RowKey ge " + q(k.from) + " and RowKey lt " + q(k.to)
+	return "PartitionKey eq " + quoted(k.partition) + " and RowKey ge " + quoted(k.from) + " and RowKey lt " + quoted(k.to)
+}
+
+func quoted(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
+
+// storedSince is the rows of all partitions that begin so which storage stored, by its own
+// clock, at or after a time.
+type storedSince struct {
+	partitions string
+	since      time.Time
+}
+
+// filter is made of quoted text and of a time alone, like the other.
+func (s storedSince) filter() string {
+	f := "PartitionKey ge " + quoted(s.partitions) + " and PartitionKey lt " + quoted(s.partitions+"~")
+	if s.since.IsZero() {
+		return f
+	}
+	return f + " and Timestamp ge datetime'" + s.since.UTC().Format("2006-01-02T15:04:05.000Z") + "'"
 }
 
 // scan calls each for the rows of a range in key order until it returns false. It
 // asks for top rows at a time (at most 1,000) and costs one operation for each; a
 // page may be empty and still not be the last.
 func scan(ctx context.Context, c *aztables.Client, k keyRange, top int32, each func(row) (bool, error)) error {
+	return query(ctx, c, k.filter(), top, each)
+}
+
+func query(ctx context.Context, c *aztables.Client, filter string, top int32, each func(row) (bool, error)) error {
 	pager := c.NewListEntitiesPager(&aztables.ListEntitiesOptions{
-		Filter: to.Ptr(k.filter()), Top: to.Ptr(min(top, 1000)), Format: to.Ptr(aztables.MetadataFormatMinimal),
+		Filter: to.Ptr(filter), Top: to.Ptr(min(top, 1000)), Format: to.Ptr(aztables.MetadataFormatMinimal),
 	})
 	for pager.More() {
 		page, err := pager.NextPage(ctx)

@@ -98,6 +98,8 @@ type WrappedKey struct {
 	Alg     string    // RSA-OAEP-256
 	Wrapped []byte    // the wrapped key
 	MadeAt  time.Time // when the key was drawn
+	// Escrow is the same key under the recovery key, where one is configured; see Keeper.Escrow.
+	Escrow EscrowCopy `json:",omitzero"`
 }
 
 // Keys stores wrapped conversation keys. Writers only insert.

@@ -27,14 +27,15 @@ const (
 
 // fixture is a store in memory whose parts can be tampered with.
 type fixture struct {
-	t     *testing.T
-	blobs *countingBlobs
-	tails storetest.Tails
-	keys  *storetest.Keys
-	vault *spyVault
-	trail storetest.Trail
-	now   atomic.Int64 // unix milliseconds
-	store *evidence.Store
+	t        *testing.T
+	blobs    *countingBlobs
+	tails    storetest.Tails
+	keys     *storetest.Keys
+	vault    *spyVault
+	trail    storetest.Trail
+	now      atomic.Int64 // unix milliseconds
+	store    *evidence.Store
+	recovery *evidence.RecoveryKey
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -51,7 +52,7 @@ func (f *fixture) clock() time.Time { return time.UnixMilli(f.now.Load()).UTC() 
 func (f *fixture) newStore() *evidence.Store {
 	f.t.Helper()
 	s, err := evidence.New(evidence.Config{
-		Blobs: f.blobs, Tails: &f.tails, Keys: f.keys, Vault: f.vault, VaultHosts: []string{storetest.VaultHost}, Now: f.clock,
+		Blobs: f.blobs, Tails: &f.tails, Keys: f.keys, Vault: f.vault, VaultHosts: []string{storetest.VaultHost}, Recovery: f.recovery, Now: f.clock,
 	})
 	if err != nil {
 		f.t.Fatal(err)

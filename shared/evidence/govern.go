@@ -54,6 +54,10 @@ type Governor interface {
 	// Protect moves an object's Retain Until on to until, and reports whether it did. A
 	// date that is later already stays: nothing is ever shortened.
 	Protect(ctx context.Context, name string, until time.Time) (moved bool, err error)
+	// Unprotect takes an object from under a date that is not locked, and may be repeated.
+	// ErrLocked if the date is locked and has not passed, ErrHeld under legal hold. Only what
+	// must not outlive a conversation's keys is treated so; see Shred.
+	Unprotect(ctx context.Context, name string) error
 	// Hold puts an object under legal hold or takes it out, and may be repeated.
 	Hold(ctx context.Context, name string, on bool) error
 	// Delete removes an object for good. ErrHeld and ErrLocked if storage refuses; one that
@@ -70,6 +74,11 @@ type KeyRing interface {
 	List(ctx context.Context, tenant teams.TenantID, unit string) ([]WrappedKey, error)
 	// Delete destroys a key for good. One that is gone already is no error.
 	Delete(ctx context.Context, tenant teams.TenantID, unit, id string) error
+	// Since calls f for the keys of a tenant that were stored at or after a time of storage's
+	// own clock, those of one unit one after the other. Tenant, unit and id are those of the
+	// place where a row lies, whatever it says of itself; a row that cannot be read has
+	// nothing else. An error of f ends it.
+	Since(ctx context.Context, tenant teams.TenantID, since time.Time, f func(WrappedKey) error) error
 }
 
 // Keeper holds, keeps and disposes the evidence of units. It reads no content.
@@ -79,6 +88,7 @@ type KeyRing interface {
 type Keeper struct {
 	Objects Governor
 	Tails   Tails // nil where there are none
+	Records Dated // where escrow records are created, beside Objects; nil where no keys are escrowed
 	Keys    KeyRing
 	Now     func() time.Time // time.Now if nil
 }
@@ -115,6 +125,10 @@ type UnitState struct {
 	Locked  bool      // an object is under a locked date that has not passed
 	Held    int       // objects under legal hold
 	Newest  time.Time // when the newest of them was stored, by the clock of storage
+	// EscrowLocked says that a copy of its keys is under a locked date that has not passed: for
+	// so long nothing erases the unit. Escrow records are no objects of the unit's, but their
+	// date and their hold count among its.
+	EscrowLocked bool
 }
 
 // State reads what protects a unit. It costs one listing and one request an object.
@@ -133,9 +147,14 @@ func (k Keeper) State(ctx context.Context, tenant teams.TenantID, unit string) (
 		if err != nil {
 			return s, fmt.Errorf("state of %s: %w", unit, err)
 		}
-		s.Objects++
-		if o.StoredAt.After(s.Newest) {
-			s.Newest = o.StoredAt
+		locked := p.Locked && now.Before(p.Until)
+		if isEscrow(o.Name) {
+			s.EscrowLocked = s.EscrowLocked || locked
+		} else {
+			s.Objects++
+			if o.StoredAt.After(s.Newest) {
+				s.Newest = o.StoredAt
+			}
 		}
 		if p.Until.After(s.Until) {
 			s.Until = p.Until
@@ -143,7 +162,7 @@ func (k Keeper) State(ctx context.Context, tenant teams.TenantID, unit string) (
 		if p.Held {
 			s.Held++
 		}
-		s.Locked = s.Locked || p.Locked && now.Before(p.Until)
+		s.Locked = s.Locked || locked
 	}
 	return s, nil
 }
@@ -276,9 +295,14 @@ func (k Keeper) KeyIDs(ctx context.Context, tenant teams.TenantID, unit string) 
 	return ids, nil
 }
 
-// Shred destroys every key of a unit. After it nothing of the unit can be read any more,
-// but by a process that unwrapped a key in the five minutes before (KeyCacheTTL).
+// Shred destroys every key of a unit, the copies in escrow first. After it nothing of the
+// unit can be read any more, but by a process that unwrapped a key in the five minutes
+// before (KeyCacheTTL). A copy that storage does not let go, ErrLocked or ErrHeld, keeps the
+// keys too: what could still be opened is not called erased.
 func (k Keeper) Shred(ctx context.Context, tenant teams.TenantID, unit string, guard Guard) error {
+	if err := k.unescrow(ctx, tenant, unit, guard); err != nil {
+		return fmt.Errorf("destroy the escrow of %s: %w", unit, err)
+	}
 	ids, err := k.KeyIDs(ctx, tenant, unit)
 	if err != nil {
 		return err

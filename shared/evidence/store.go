@@ -39,7 +39,7 @@ const wrapAlg = "RSA-OAEP-256"
 // https://learn.microsoft.com/azure/key-vault/general/about-keys-secrets-certificates
 var vaultKeyPath = regexp.MustCompile(`^/keys/[0-9A-Za-z-]{1,127}/[0-9A-Za-z]{1,64}$`)
 
-// Config is what a store needs. All fields but Tails and Now are required.
+// Config is what a store needs. All fields but Tails, Recovery and Now are required.
 type Config struct {
 	Blobs Blobs
 	Tails Tails // only for those who record or play calls
@@ -48,7 +48,9 @@ type Config struct {
 	// VaultHosts lists the vault hosts whose keys are accepted for unwrapping, such as
 	// steno.vault.azure.net: a stored row must not send us to somebody else's vault.
 	VaultHosts []string
-	Now        func() time.Time // time.Now if nil
+	// Recovery is the key under which a copy of each conversation key is kept; nil keeps none.
+	Recovery *RecoveryKey
+	Now      func() time.Time // time.Now if nil
 }
 
 // Store puts and opens evidence. It is safe for use by many goroutines.
@@ -223,6 +225,12 @@ func (s *Store) writingKey(ctx context.Context, ref Ref) (*envelope.Key, error) 
 	}
 	if err := s.acceptable(row, ref.Tenant, ref.Unit, row.ID); err != nil {
 		return nil, err // what this store would not unwrap must not be sealed under
+	}
+	if s.c.Recovery != nil {
+		// The copy travels in the row: it costs no request here, and is durable with it.
+		if row.Escrow, err = s.c.Recovery.wrap(ref.Tenant, ref.Unit, k); err != nil {
+			return nil, err
+		}
 	}
 	if err := s.c.Keys.Insert(ctx, row); err != nil {
 		return nil, fmt.Errorf("store conversation key: %w", err)

@@ -103,6 +103,9 @@ type Sweep struct {
 	ID    string    `json:"id,omitempty"`
 	// Failed says that it failed for some conversation: it will not count as complete.
 	Failed bool `json:"failed,omitempty"`
+
+	// Escrowed is up to which time of storage's clock all keys have their copy in escrow.
+	Escrowed time.Time `json:"escrowed,omitzero"`
 }
 
 // Certificate is a certificate of disposition: what was disposed on a day. Text is JSON

@@ -85,6 +85,24 @@ func (b *Blobs) Protect(_ context.Context, name string, until time.Time) (bool, 
 	return true, nil
 }
 
+// Unprotect implements evidence.Governor.
+func (b *Blobs) Unprotect(_ context.Context, name string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, ok := b.m[name]; !ok {
+		return evidence.ErrNotFound
+	}
+	p := b.protected[name]
+	switch {
+	case p.Held:
+		return evidence.ErrHeld
+	case p.Locked && b.clock().Before(p.Until):
+		return evidence.ErrLocked
+	}
+	b.protect(name, evidence.Protection{})
+	return nil
+}
+
 // Hold implements evidence.Governor.
 func (b *Blobs) Hold(_ context.Context, name string, on bool) error {
 	b.mu.Lock()
@@ -121,6 +139,26 @@ func (k *Keys) List(_ context.Context, tenant teams.TenantID, unit string) ([]ev
 		}
 	}
 	return out, nil
+}
+
+// Since implements evidence.KeyRing.
+func (k *Keys) Since(_ context.Context, tenant teams.TenantID, since time.Time, f func(evidence.WrappedKey) error) error {
+	k.mu.Lock()
+	var found []evidence.WrappedKey
+	for _, n := range slices.Sorted(maps.Keys(k.m)) {
+		if place := strings.Split(n, "/"); place[0] == string(tenant) && !k.at[n].Before(since) {
+			w := k.m[n]
+			w.Tenant, w.Unit, w.ID = tenant, place[1], place[2]
+			found = append(found, w)
+		}
+	}
+	k.mu.Unlock()
+	for _, w := range found {
+		if err := f(w); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Delete implements evidence.KeyRing.

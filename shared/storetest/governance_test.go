@@ -14,6 +14,13 @@ func TestGovernorInMemory(t *testing.T) {
 	}
 }
 
+func TestNewKeysInMemory(t *testing.T) {
+	s := new(storetest.Keys)
+	storetest.TestKeysSince(t, s, func(w evidence.WrappedKey) {
+		s.Tamper(w.Tenant, w.Unit, w.ID, evidence.WrappedKey{})
+	})
+}
+
 func TestKeyRingInMemory(t *testing.T) {
 	storetest.TestKeyRing(t, func(*testing.T) evidence.KeyRing { return new(storetest.Keys) })
 }

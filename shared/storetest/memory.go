@@ -162,6 +162,21 @@ func (b *Blobs) Tamper(name string, body []byte) {
 type Keys struct {
 	mu sync.Mutex
 	m  map[string]evidence.WrappedKey
+	at map[string]time.Time // when each was stored
+	// Clock is the clock of storage, time.Now if nil.
+	Clock func() time.Time
+}
+
+// set stores a row as of now.
+func (k *Keys) set(name string, w evidence.WrappedKey) {
+	if k.m == nil {
+		k.m, k.at = map[string]evidence.WrappedKey{}, map[string]time.Time{}
+	}
+	now := time.Now
+	if k.Clock != nil {
+		now = k.Clock
+	}
+	k.m[name], k.at[name] = w, now()
 }
 
 func keyName(tenant teams.TenantID, unit, id string) string {
@@ -176,10 +191,7 @@ func (k *Keys) Insert(_ context.Context, w evidence.WrappedKey) error {
 	if _, ok := k.m[name]; ok {
 		return evidence.ErrExists
 	}
-	if k.m == nil {
-		k.m = map[string]evidence.WrappedKey{}
-	}
-	k.m[name] = w
+	k.set(name, w)
 	return nil
 }
 
@@ -209,7 +221,7 @@ func (k *Keys) All() []evidence.WrappedKey {
 func (k *Keys) Tamper(tenant teams.TenantID, unit, id string, w evidence.WrappedKey) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.m[keyName(tenant, unit, id)] = w
+	k.set(keyName(tenant, unit, id), w)
 }
 
 // VaultHost is the host of the vault in memory.

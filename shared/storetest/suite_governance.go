@@ -74,6 +74,26 @@ func TestGovernor(t *testing.T, locked bool, open func(t *testing.T) Governed) {
 		}
 		wantErr(t, "delete", s.Delete(t.Context(), name), evidence.ErrLocked)
 	})
+	t.Run("a date that is not locked can be taken off, a locked one and a hold cannot", func(t *testing.T) {
+		s, name := open(t), guid()+"/unit/object"
+		wantErr(t, "absent", s.Unprotect(t.Context(), name), evidence.ErrNotFound)
+		ok(t, s.CreateUntil(t.Context(), name, []byte("x"), hour))
+		ok(t, s.Hold(t.Context(), name, true))
+		wantErr(t, "held", s.Unprotect(t.Context(), name), evidence.ErrHeld)
+		if p, err := s.Protection(t.Context(), name); err != nil || !p.Until.Equal(hour) {
+			t.Errorf("%+v, %v", p, err)
+		}
+		ok(t, s.Hold(t.Context(), name, false))
+		if locked {
+			wantErr(t, "locked", s.Unprotect(t.Context(), name), evidence.ErrLocked)
+			wantErr(t, "delete", s.Delete(t.Context(), name), evidence.ErrLocked)
+			return
+		}
+		for range 2 {
+			ok(t, s.Unprotect(t.Context(), name))
+		}
+		ok(t, s.Delete(t.Context(), name))
+	})
 	t.Run("a held object stays until it is let go", func(t *testing.T) {
 		s, name := open(t), guid()+"/unit/object"
 		ok(t, s.Create(t.Context(), name, []byte("x")))
@@ -156,6 +176,46 @@ func TestKeyRing(t *testing.T, open func(t *testing.T) evidence.KeyRing) {
 			t.Errorf("another unit has %d keys, %v", len(list), err)
 		}
 	})
+}
+
+// TestKeysSince checks evidence.KeyRing.Since. damage overwrites the row of a key with bytes
+// that are none.
+func TestKeysSince(t *testing.T, s evidence.KeyRing, damage func(w evidence.WrappedKey)) {
+	tenant := NewTenant()
+	want := map[string]int{}
+	for _, unit := range []string{"unit-1", "unit-2", "unit-11"} {
+		for range 2 {
+			w := evidence.WrappedKey{Tenant: tenant, Unit: unit, ID: evidence.NewObjectID(), Wrapped: []byte("w"), Escrow: evidence.EscrowCopy{Recovery: "r", Wrapped: []byte("e")}}
+			ok(t, s.Insert(t.Context(), w))
+			want[unit]++
+			if unit == "unit-2" && want[unit] == 2 {
+				damage(w)
+			}
+		}
+	}
+	ok(t, s.Insert(t.Context(), evidence.WrappedKey{Tenant: NewTenant(), Unit: "unit-1", ID: evidence.NewObjectID()}))
+	for since, some := range map[time.Time]bool{{}: true, time.Now().Add(-time.Hour): true, time.Now().Add(time.Hour): false} {
+		got, bare, order := map[string]int{}, 0, []string(nil)
+		ok(t, s.Since(t.Context(), tenant, since, func(w evidence.WrappedKey) error {
+			if got[w.Unit]++; got[w.Unit] == 1 {
+				order = append(order, w.Unit)
+			} else if order[len(order)-1] != w.Unit {
+				t.Errorf("the keys of %s do not follow one another", w.Unit)
+			}
+			if w.Tenant != tenant || len(w.ID) != 32 {
+				t.Errorf("row of %s/%s", w.Tenant, w.ID)
+			}
+			if len(w.Escrow.Wrapped) == 0 {
+				bare++
+			}
+			return nil
+		}))
+		if some && (!reflect.DeepEqual(got, want) || bare != 1) || !some && len(got) != 0 {
+			t.Errorf("since %s: %v, %d that cannot be read; want %v", since, got, bare, want)
+		}
+	}
+	stop := errors.New("stop")
+	wantErr(t, "an error of the caller's", s.Since(t.Context(), tenant, time.Time{}, func(evidence.WrappedKey) error { return stop }), stop)
 }
 
 // contested lets eight writers replace one document and returns how many won.
