@@ -92,7 +92,7 @@ func (r *run) rebuild(ctx context.Context) error {
 		byUnit := map[string][]evidence.TailInfo{}
 		for _, o := range objects {
 			unit, object, ok := strings.Cut(strings.TrimPrefix(o.Name, lead), "/")
-			if ok && unit > p.After {
+			if ok && unit > p.After && !evidence.IsEscrow(object) {
 				o.Name = object
 				byUnit[unit] = append(byUnit[unit], o)
 			}

@@ -168,6 +168,11 @@ func TestEachRowOfTheCatalogThatWasDroppedAlteredOrPutInIsNamed(t *testing.T) {
 			chat = r.claimed("19:first@thread.v2", true, asIs)
 			other = r.claimed("19:second@thread.v2", true, asIs)
 			leg = r.registered("call-1", "chain-1")
+			for _, unit := range []string{chat.Unit, string(leg)} { // copies of keys are no objects of a catalog
+				if err := r.blobs.Create(t.Context(), string(tenant)+"/"+unit+"/escrow-"+strings.Repeat("0", 32), []byte("{}")); err != nil {
+					t.Fatal(err)
+				}
+			}
 			r.now = r.now.Add(9 * 24 * time.Hour)
 			c.with.Catalog = &r.catalog
 			f := fixity.New(r.config, fixity.Stores{

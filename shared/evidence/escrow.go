@@ -132,8 +132,8 @@ func escrowName(prefix string, body []byte) string {
 	return prefix + escrowPrefix + hex.EncodeToString(d[:envelope.IDSize])
 }
 
-// isEscrow reports whether a blob is an escrow record, by its name.
-func isEscrow(name string) bool {
+// IsEscrow reports whether a blob is an escrow record, by its name.
+func IsEscrow(name string) bool {
 	return strings.HasPrefix(name[strings.LastIndexByte(name, '/')+1:], escrowPrefix)
 }
 
@@ -193,7 +193,7 @@ func (k Keeper) unescrow(ctx context.Context, tenant teams.TenantID, unit string
 		return err
 	}
 	for _, o := range objects {
-		if !isEscrow(o.Name) {
+		if !IsEscrow(o.Name) {
 			continue
 		}
 		if err := guard(ctx); err != nil {

@@ -148,7 +148,7 @@ func (k Keeper) State(ctx context.Context, tenant teams.TenantID, unit string) (
 			return s, fmt.Errorf("state of %s: %w", unit, err)
 		}
 		locked := p.Locked && now.Before(p.Until)
-		if isEscrow(o.Name) {
+		if IsEscrow(o.Name) {
 			s.EscrowLocked = s.EscrowLocked || locked
 		} else {
 			s.Objects++

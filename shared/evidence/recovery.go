@@ -77,7 +77,7 @@ func (r Recovery) Run(ctx context.Context, unit string) (done Recovered, err err
 	var faults []error
 	var units []string
 	for _, o := range list {
-		if !isEscrow(o.Name) {
+		if !IsEscrow(o.Name) {
 			continue
 		}
 		record, err := r.read(ctx, o)
