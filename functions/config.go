@@ -15,6 +15,7 @@ import (
 	"steno/functions/fixity"
 	"steno/functions/groupsync"
 	"steno/functions/internal/funchost"
+	"steno/functions/reconcile"
 	"steno/functions/retention"
 	"steno/functions/sequencer"
 	"steno/shared/config"
@@ -58,7 +59,9 @@ type settings struct {
 	packageWait                         time.Duration
 	vaultURL, vaultKey                  string
 	recovery                            *evidence.RecoveryKey // nil: no copies of keys
-	custodyFiles, custodyHeads          string                // containers of the custody log
+	vaultLogURL                         string                // container of the vault's log; empty: no audit
+	audit                               reconcile.Config
+	custodyFiles, custodyHeads          string // containers of the custody log
 	signingKey                          string
 	signEvery                           time.Duration
 	revoked                             []string // fingerprints of signing keys
@@ -77,7 +80,7 @@ type settings struct {
 // readSettings reads every key and returns all faults at once.
 func readSettings(environ []string) (settings, *config.Reader, error) {
 	r := config.Read(environ)
-	r.Host("STENO_GROUPSYNC_SCHEDULE", "STENO_EXPORTPLAN_SCHEDULE", "STENO_SEQUENCER_SCHEDULE", "STENO_RETENTION_SCHEDULE", "STENO_FIXITY_SCHEDULE",
+	r.Host("STENO_GROUPSYNC_SCHEDULE", "STENO_EXPORTPLAN_SCHEDULE", "STENO_SEQUENCER_SCHEDULE", "STENO_RETENTION_SCHEDULE", "STENO_RECONCILE_SCHEDULE", "STENO_FIXITY_SCHEDULE",
 		"AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "AZURE_AUTHORITY_HOST", "AzureWebJobsStorage")
 	var s settings
 	s.tenant = config.Parse(r, "STENO_TENANT_ID", teams.ParseTenantID)
@@ -118,6 +121,23 @@ func readSettings(environ []string) (settings, *config.Reader, error) {
 	}
 	if _, ok := r.Lookup("STENO_RECOVERY_KEY"); ok {
 		s.recovery = config.Parse(r, "STENO_RECOVERY_KEY", evidence.ParseRecoveryKey)
+	}
+	if _, ok := r.Lookup("STENO_VAULT_LOG_URL"); ok {
+		s.vaultLogURL = r.URL("STENO_VAULT_LOG_URL")
+	}
+	s.audit = reconcile.Config{
+		Tenant: s.tenant,
+		Lag:    r.Duration("STENO_VAULT_LOG_LAG", reconcile.DefaultLag, 15*time.Minute, 24*time.Hour),
+		Rate:   int(r.Number("STENO_UNWRAP_RATE", reconcile.DefaultRate, 1, 10_000)),
+	}
+	for c := range strings.SplitSeq(r.Optional("STENO_UNWRAP_CALLERS", ""), ",") {
+		if c = strings.TrimSpace(c); c != "" {
+			id, err := guid(c)
+			if err != nil {
+				r.Fault("STENO_UNWRAP_CALLERS", err)
+			}
+			s.audit.Callers = append(s.audit.Callers, id)
+		}
 	}
 	readRetention(r, &s)
 	s.fixity = fixity.Config{

@@ -30,6 +30,7 @@ import (
 	"steno/functions/groupsync"
 	"steno/functions/internal/funchost"
 	"steno/functions/portal"
+	"steno/functions/reconcile"
 	"steno/functions/retention"
 	"steno/functions/sequencer"
 	"steno/shared/azure"
@@ -158,6 +159,10 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 		Orders: orders, Approvals: approvals, Roster: roster, Catalog: catalog, Calls: catalog, Evidence: store, Packages: packages,
 		Trail: trail, Tiles: tiles, Signer: signer, Queue: exports,
 	}, log)
+	audit, err := auditing(s, cred, opts, reconcile.Stores{Trail: trail, Keys: azure.NewKeys(tables)}, vault.Host, log)
+	if err != nil {
+		return err
+	}
 	reread, err := rereading(s, cred, opts, fixity.Stores{Evidence: store, Trail: trail, Tiles: tiles, Catalog: catalog, Calls: catalog}, log)
 	if err != nil {
 		return err
@@ -173,7 +178,7 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	register(mux, functions{sync: sync, plan: plan, export: chats, seal: seal, order: order, keep: keep, hand: hand, reread: reread, web: web})
+	register(mux, functions{sync: sync, plan: plan, export: chats, seal: seal, order: order, keep: keep, hand: hand, reread: reread, audit: audit, web: web})
 	l, err := funchost.Listen(ctx, s.port)
 	if err != nil {
 		return err
@@ -259,6 +264,25 @@ func rereading(s settings, cred azcore.TokenCredential, opts azcore.ClientOption
 	objects := azure.NewBlobs(blobs)
 	stores.Versions, stores.Objects, stores.State = objects, objects, azure.NewMutable(s.tenant, heads, "fixity")
 	return fixity.New(s.fixity, stores, log), nil
+}
+
+// auditing is the function that explains what the vault logged. Its progress stands beside the head of the custody log.
+func auditing(s settings, cred azcore.TokenCredential, opts azcore.ClientOptions, stores reconcile.Stores, vaultHost string, log *slog.Logger) (*reconcile.Reconcile, error) {
+	heads, err := container.NewClient(s.blobURL+"/"+s.custodyHeads, cred, &container.ClientOptions{ClientOptions: opts})
+	if err != nil {
+		return nil, fmt.Errorf("blobs: %w", err)
+	}
+	if s.vaultLogURL != "" {
+		c, err := container.NewClient(s.vaultLogURL, cred, &container.ClientOptions{ClientOptions: opts})
+		if err != nil {
+			return nil, fmt.Errorf("vault log: %w", err)
+		}
+		stores.Log = azure.NewVaultLog(c)
+	}
+	stores.State = azure.NewMutable(s.tenant, heads, "reconcile")
+	c := s.audit
+	c.Key, c.VaultHosts = s.vaultKey, []string{vaultHost}
+	return reconcile.New(c, stores, log), nil
 }
 
 // custodyTiles is where the custody log lies.

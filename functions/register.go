@@ -15,6 +15,7 @@ import (
 	"steno/functions/groupsync"
 	"steno/functions/internal/funchost"
 	"steno/functions/portal"
+	"steno/functions/reconcile"
 	"steno/functions/retention"
 	"steno/functions/sequencer"
 	"steno/shared/azure"
@@ -30,6 +31,7 @@ type functions struct {
 	hand   *export.Exporter
 	keep   *retention.Retention
 	reread *fixity.Fixity
+	audit  *reconcile.Reconcile
 	web    http.Handler
 }
 
@@ -39,6 +41,7 @@ func register(mux *funchost.Mux, f functions) {
 	mux.Timer("exportplan", func(ctx context.Context, _ funchost.TimerInfo) error { return f.plan.Run(ctx) })
 	mux.Timer("sequencer", func(ctx context.Context, _ funchost.TimerInfo) error { return f.order.Run(ctx) })
 	mux.Timer("retention", func(ctx context.Context, _ funchost.TimerInfo) error { return f.keep.Run(ctx) })
+	mux.Timer("reconcile", func(ctx context.Context, _ funchost.TimerInfo) error { return f.audit.Run(ctx) })
 	mux.Timer("fixity", func(ctx context.Context, _ funchost.TimerInfo) error { return f.reread.Run(ctx) })
 	mux.Queue("chatexport", "window", func(ctx context.Context, m funchost.Message) error { return f.export.Handle(ctx, m.Body) })
 	mux.Queue("finalize", "leg", func(ctx context.Context, m funchost.Message) error { return f.seal.Handle(ctx, m.Body) })

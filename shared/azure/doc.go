@@ -27,5 +27,6 @@ var (
 	_ evidence.Dated       = (*Blobs)(nil)
 	_ evidence.Governor    = (*Blobs)(nil)
 	_ evidence.KeyRing     = (*Keys)(nil)
+	_ evidence.VaultLog    = (*VaultLog)(nil)
 	_ custody.Trail        = (*Trail)(nil)
 )

@@ -58,6 +58,7 @@ const (
 	Certified      Action = "certificate"     // a certificate of disposition was stored
 	FixityAlarm    Action = "fixity-alarm"    // stored evidence is not what was sealed
 	FixityDay      Action = "fixity"          // how much stored evidence was read again in a day
+	Unexplained    Action = "unwrap"          // a conversation key was unwrapped and no event explains it
 )
 
 // Event is one entry of the trail. It names items by id and holds no content, no

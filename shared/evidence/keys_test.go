@@ -2,6 +2,7 @@ package evidence_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
@@ -10,6 +11,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -226,4 +228,72 @@ func TestStoreAndObjectsNeverPrintKeys(t *testing.T) {
 			}
 		}
 	}
+}
+
+// slowVault takes a second for each unwrap, and fails as often as it is told to.
+type slowVault struct {
+	evidence.Vault
+	fails atomic.Int64
+}
+
+var errVault = errors.New("the vault is away")
+
+func (v *slowVault) Unwrap(ctx context.Context, id, alg string, wrapped []byte) ([]byte, error) {
+	time.Sleep(time.Second) // of the bubble's clock
+	if v.fails.Add(-1) >= 0 {
+		return nil, errVault
+	}
+	return v.Vault.Unwrap(ctx, id, alg, wrapped)
+}
+
+func TestOfManyReadersAtOnceOneAsksTheVault(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		o := f.put(pattern(100))
+		receipt := f.receipt(unit)
+		for _, fails := range []int64{0, 3} {
+			vault := &slowVault{Vault: f.vault}
+			vault.fails.Store(fails)
+			store, err := evidence.New(evidence.Config{Blobs: f.blobs, Keys: f.keys, Vault: vault, VaultHosts: []string{storetest.VaultHost}, Now: f.clock})
+			if err != nil {
+				t.Fatal(err)
+			}
+			before := f.vault.Unwraps()
+			var failed atomic.Int64
+			var wg sync.WaitGroup
+			for range 20 {
+				wg.Go(func() {
+					if _, err := store.Open(t.Context(), o.Ref, receipt); errors.Is(err, errVault) {
+						failed.Add(1)
+					} else if err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			wg.Wait()
+			if n := f.vault.Unwraps() - before; n != 1 || failed.Load() != fails {
+				t.Errorf("%d unwraps, %d readers failed, want 1 and %d", n, failed.Load(), fails)
+			}
+		}
+		// Who gives up meanwhile is not kept waiting.
+		vault := &slowVault{Vault: f.vault}
+		patient, err := evidence.New(evidence.Config{Blobs: f.blobs, Keys: f.keys, Vault: vault, VaultHosts: []string{storetest.VaultHost}, Now: f.clock})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if _, err := patient.Open(t.Context(), o.Ref, receipt); err != nil {
+				t.Error(err)
+			}
+		})
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		began := time.Now()
+		if _, err := patient.Open(ctx, o.Ref, receipt); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) >= time.Second {
+			t.Errorf("after %s: %v", time.Since(began), err)
+		}
+		wg.Wait()
+	})
 }

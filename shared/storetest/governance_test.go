@@ -2,6 +2,7 @@ package storetest_test
 
 import (
 	"testing"
+	"time"
 
 	"steno/shared/evidence"
 	"steno/shared/policy"
@@ -43,4 +44,15 @@ func TestGravesInMemory(t *testing.T) {
 
 func TestExportsInMemory(t *testing.T) {
 	storetest.TestExports(t, func(*testing.T) policy.Exports { return new(storetest.Exports) })
+}
+
+func TestVaultLogInMemory(t *testing.T) {
+	storetest.TestVaultLog(t, func(*testing.T) (evidence.VaultLog, func(time.Time, ...[]byte)) {
+		l := new(storetest.VaultLog)
+		return l, func(received time.Time, lines ...[]byte) {
+			for _, b := range lines {
+				l.Write(received, b)
+			}
+		}
+	})
 }

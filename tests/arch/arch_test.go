@@ -51,6 +51,7 @@ var arrows = map[string]string{
 	"functions/portal":     "shared/teams shared/rawjson shared/policy shared/conversation shared/evidence shared/custody shared/media shared/bearer",
 	"functions/sequencer":  "shared/teams shared/custody",
 	"functions/export":     "shared/teams shared/conversation shared/policy shared/custody shared/evidence shared/media functions/internal/funchost",
+	"functions/reconcile":  "shared/teams shared/evidence shared/custody",
 	"functions/retention":  "shared/teams shared/policy shared/conversation shared/evidence shared/custody",
 	"functions/fixity":     "shared/teams shared/conversation shared/evidence shared/custody",
 	"functions/finalize":   "shared/teams shared/policy shared/conversation shared/evidence shared/custody shared/media functions/internal/funchost",

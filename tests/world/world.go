@@ -372,6 +372,7 @@ func (w *World) startHost(ctx context.Context, c Config) error {
 		"STENO_EXPORTPLAN_SCHEDULE":    "0 */15 * * * *",
 		"STENO_SEQUENCER_SCHEDULE":     "0 */5 * * * *",
 		"STENO_RETENTION_SCHEDULE":     "0 45 */6 * * *",
+		"STENO_RECONCILE_SCHEDULE":     "0 20 * * * *",
 		"STENO_FIXITY_SCHEDULE":        "0 7,22,37,52 * * * *",
 		"STENO_CUSTODY_CONTAINER":      Custody,
 		"STENO_CUSTODY_HEAD_CONTAINER": Heads,

@@ -75,6 +75,11 @@ func (v *Vault) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusNotFound, "NotFound", "The requested resource does not exist.")
 		return
 	}
+	if v.cfg.Audit != nil {
+		heard := &listener{ResponseWriter: w}
+		w = heard
+		defer func() { v.audit(r, op, name, id, claims, heard.status) }()
+	}
 	if v.faulted(w, op) {
 		return
 	}

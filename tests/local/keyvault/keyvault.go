@@ -54,6 +54,10 @@ type Config struct {
 	VerifyToken func(token string) (claims map[string]any, err error)
 	// Path is a file that keeps the keys, so that a vault started again on it can unwrap. Empty keeps them in memory.
 	Path string
+	// Audit gets a line for each request that the vault answered to somebody it knows, as the real one's log of category
+	// AuditEvent has it: https://learn.microsoft.com/azure/key-vault/general/logging. It is called before the answer ends. Nil
+	// logs nothing.
+	Audit func(at time.Time, line []byte)
 	// Now is the clock. Nil means time.Now.
 	Now func() time.Time
 }

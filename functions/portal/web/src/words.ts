@@ -69,6 +69,7 @@ export const actionNames: Record<string, string> = {
   certificate: "Certificate of disposition",
   fixity: "Evidence read again",
   "fixity-alarm": "Evidence damaged",
+  unwrap: "Key unwrapped without an event",
   export: "Exported",
   "package-expired": "Package destroyed",
 };
