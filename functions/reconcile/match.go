@@ -125,7 +125,7 @@ func (p *pass) keysOf(ctx context.Context, unit string) (int, error) {
 		return 0, err
 	}
 	n := len(keys)
-	if n == 0 && !strings.HasPrefix(unit, "export-") {
+	if n == 0 {
 		if n, err = p.keysDestroyed(ctx, unit); err != nil {
 			return 0, err
 		}
@@ -133,6 +133,13 @@ func (p *pass) keysOf(ctx context.Context, unit string) (int, error) {
 	p.capacity[unit] = n
 	return n, nil
 }
+
+// Of export packages it is not on record how many keys they had, but that they are gone. A
+// build draws a key every five minutes, and lasts some hours at most.
+const (
+	packageUnit = "export-"
+	packageKeys = 100
+)
 
 // disposal is that of a conversation, and how many keys it destroyed.
 type disposal struct {
@@ -151,6 +158,9 @@ func (p *pass) keysDestroyed(ctx context.Context, unit string) (int, error) {
 		from := p.state.To.Add(-custody.Lifetime - Slack)
 		err := p.each(ctx, from, p.start.Add(Slack), func(rec custody.Record) {
 			m := keysIn.FindStringSubmatch(rec.Detail)
+			if rec.Action == custody.PackageExpired {
+				p.destroyed = append(p.destroyed, disposal{rec.Item, packageKeys})
+			}
 			if m == nil || rec.Action != custody.Dispose && rec.Action != custody.Erase {
 				return
 			}
@@ -168,7 +178,12 @@ func (p *pass) keysDestroyed(ctx context.Context, unit string) (int, error) {
 		if d.item == unit {
 			return d.keys, nil
 		}
-		most = max(most, d.keys)
+		if !strings.HasPrefix(d.item, packageUnit) {
+			most = max(most, d.keys)
+		}
+	}
+	if strings.HasPrefix(unit, packageUnit) {
+		return 0, nil // it is there and has no keys: nothing could be opened with this receipt
 	}
 	return most, nil
 }

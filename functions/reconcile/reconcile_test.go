@@ -228,10 +228,14 @@ func TestUnwrapsOfWhatIsDestroyedSinceAreExplained(t *testing.T) {
 	}
 	r.event(start.Add(time.Minute), custody.Event{Action: custody.Erase, Item: "thread-20260101", Detail: "set=x ground=erasure units=1 keys=2"})
 	r.event(start.Add(time.Minute), custody.Event{Action: custody.Dispose, Item: "call-20260101", Detail: "set=x ground=expiry units=1 keys=2"})
-	u := r.use(start.Add(3 * time.Second))
+	r.event(start, custody.Event{Action: custody.Exported, Item: "export-1", Detail: "fetch"})
+	r.use(start.Add(time.Second))
+	r.event(start.Add(time.Minute), custody.Event{Action: custody.PackageExpired, Item: "export-1"})
+	r.event(start.Add(8*time.Minute), custody.Event{Action: custody.Exported, Item: "export-2", Detail: "finished"})
+	u := r.use(start.Add(8 * time.Minute)) // an event that opens nothing explains nothing
 	r.now = start.Add(time.Hour)
 	r.run()
-	r.wantOne("one more than there were keys", u)
+	r.wantOne("behind an event that opens nothing", u)
 }
 
 func TestUnwrapsFasterThanIsUsualRaiseAnAlarm(t *testing.T) {

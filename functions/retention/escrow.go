@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -42,6 +43,9 @@ func (p *pass) escrow(ctx context.Context) error {
 	e.group.SetLimit(parallel)
 	var unit []evidence.WrappedKey // keys of one unit, which follow one another
 	err = p.s.Keeper.Keys.Since(ctx, p.c.Tenant, since, func(w evidence.WrappedKey) error {
+		if strings.HasPrefix(w.Unit, packageUnit) {
+			return nil // a package is a copy, and can be made again
+		}
 		if len(unit) > 0 && (unit[0].Unit != w.Unit || len(unit) == maxEscrowed) {
 			e.take(ctx, unit)
 			unit = nil
@@ -67,6 +71,9 @@ func (p *pass) escrow(ctx context.Context) error {
 	}
 	return nil
 }
+
+// packageUnit begins the units of export packages; no other unit's name begins so.
+const packageUnit = "export-"
 
 // maxEscrowed is how many keys one record takes, far below what is read of a record.
 const maxEscrowed = 1000

@@ -192,6 +192,7 @@ func TestKeysWithoutACopyRaiseAnAlarm(t *testing.T) {
 	id := r.chat(fresh, "before", time.Time{}, false)
 	r.escrowed()
 	r.chat(fresh, "after", time.Time{}, false)
+	r.ok(r.keys.Insert(t.Context(), evidence.WrappedKey{Tenant: r.tenant, Unit: "export-" + strings.Repeat("0", 32), ID: evidence.NewObjectID()})) // packages have none
 	row, err := r.keys.List(t.Context(), r.tenant, string(id))
 	r.ok(err)
 	r.run()
