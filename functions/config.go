@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/url"
@@ -67,6 +68,8 @@ type settings struct {
 	revoked                             []string // fingerprints of signing keys
 	witnessURL                          string // a container of another account, or empty
 	witnessWebhook                      config.Secret
+	tsaURL                              string // of a time-stamping authority, or empty
+	tsaRoots                            *x509.CertPool
 	serviceBus                          config.Secret // a connection string, or empty
 	serviceBusNamespace                 string
 	privateAuthority                    bool
@@ -159,6 +162,12 @@ func readSettings(environ []string) (settings, *config.Reader, error) {
 			r.Fault("STENO_WITNESS_WEBHOOK", errors.New("want an https address"))
 		}
 		s.witnessWebhook = config.Secret(v)
+	}
+	if _, ok := r.Lookup("STENO_TSA_URL"); ok {
+		s.tsaURL = config.Parse(r, "STENO_TSA_URL", sequencer.ParseStampURL)
+		s.tsaRoots = config.Parse(r, "STENO_TSA_ROOTS", sequencer.ParseStampRoots)
+	} else if _, ok := r.Lookup("STENO_TSA_ROOTS"); ok {
+		r.Fault("STENO_TSA_ROOTS", errors.New("is of no use without STENO_TSA_URL"))
 	}
 	s.signEvery = r.Duration("STENO_CHECKPOINT_EVERY", sequencer.DefaultSignEvery, time.Second, 24*time.Hour)
 	connection, hasConnection := r.Lookup("ServiceBusConnection")

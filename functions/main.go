@@ -312,6 +312,9 @@ func custodyWitnesses(s settings, tiles *azure.Tiles, cred azcore.TokenCredentia
 	if s.witnessWebhook != "" {
 		out["webhook"] = sequencer.NewWebhook(string(s.witnessWebhook), http.DefaultTransport)
 	}
+	if s.tsaURL != "" {
+		out["tsa"] = sequencer.NewStamper(s.tsaURL, s.tsaRoots, tiles, http.DefaultTransport, nil)
+	}
 	return out, nil
 }
 
