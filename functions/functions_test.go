@@ -158,6 +158,28 @@ func TestRetentionSettingsThatWouldKeepWronglyAreRefused(t *testing.T) {
 	}
 }
 
+func TestSettingsOfRecoveryAuditAndStampsThatAreRefused(t *testing.T) {
+	for setting, want := range map[[2]string]string{
+		{"STENO_RECOVERY_KEY", "x"}:                           "neither PEM nor base64",
+		{"STENO_VAULT_LOG_URL", "http://logs.example"}:        "STENO_VAULT_LOG_URL",
+		{"STENO_VAULT_LOG_LAG", "1m"}:                         "STENO_VAULT_LOG_LAG", // the vault promises ten
+		{"STENO_UNWRAP_CALLERS", "the portal"}:                "STENO_UNWRAP_CALLERS",
+		{"STENO_UNWRAP_RATE", "0"}:                            "STENO_UNWRAP_RATE",
+		{"STENO_TSA_URL", "https://tsa.example"}:              "STENO_TSA_ROOTS: is required",
+		{"STENO_TSA_ROOTS", "-----BEGIN CERTIFICATE-----\nx"}: "without STENO_TSA_URL",
+	} {
+		values := sample(t)
+		for k, v := range values {
+			v = strings.ReplaceAll(v, "<object id>", "11111111-1111-4111-8111-11111111111a")
+			values[k] = strings.ReplaceAll(v, "<tenant id>", values["STENO_TENANT_ID"])
+		}
+		values[setting[0]] = setting[1]
+		if _, _, err := readSettings(environ(values)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s=%s: %v, want %q", setting[0], setting[1], err, want)
+		}
+	}
+}
+
 func TestAllFaultsOfAConfigurationAreReportedAtOnce(t *testing.T) {
 	values := sample(t)
 	values["STENO_TENANT_ID"] = "contoso"
