@@ -2,8 +2,8 @@ package main
 
 import (
 	"crypto/sha256"
-	"encoding/hex"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/url"
@@ -66,7 +66,7 @@ type settings struct {
 	signingKey                          string
 	signEvery                           time.Duration
 	revoked                             []string // fingerprints of signing keys
-	witnessURL                          string // a container of another account, or empty
+	witnessURL                          string   // a container of another account, or empty
 	witnessWebhook                      config.Secret
 	tsaURL                              string // of a time-stamping authority, or empty
 	tsaRoots                            *x509.CertPool

@@ -329,7 +329,7 @@ func TestWhatACallerPutsIntoTheLogCannotForgeALine(t *testing.T) {
 // in disorder and more than once.
 func TestHonestHistoriesRaiseNoAlarm(t *testing.T) {
 	unwraps, receipts := 0, 0
-	for seed := range uint64(10_000) {
+	for seed := range uint64(histories) {
 		h := history(t, seed)
 		h.audit()
 		unwraps, receipts = unwraps+len(h.uses), receipts+h.receipts
