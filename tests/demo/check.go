@@ -60,7 +60,11 @@ func check(ctx context.Context, w *world.World, o options, started time.Time) er
 	if err != nil {
 		return err
 	}
-	handed, err := exported(ctx, w, a)
+	escrow, err := w.LoseKeys(ctx, a)
+	if err != nil {
+		return err
+	}
+	handed, err := exported(ctx, w, a) // which opens what lies under the keys that came back
 	if err != nil {
 		return err
 	}
@@ -70,8 +74,9 @@ func check(ctx context.Context, w *world.World, o options, started time.Time) er
 		world.Report
 		Calls   *world.CallReport   `json:"calls,omitempty"`
 		Custody world.CustodyReport `json:"custody"`
+		Escrow  world.EscrowReport  `json:"escrow"`
 		Export  exportReport        `json:"export"`
-	}{c, spoken.report, logged, handed})
+	}{c, spoken.report, logged, escrow, handed})
 	if err != nil {
 		return err
 	}
@@ -84,6 +89,9 @@ func check(ctx context.Context, w *world.World, o options, started time.Time) er
 	}
 	if !logged.OK() || spoken.report != nil && logged.Seals < spoken.report.Legs {
 		return errors.New("the custody log is not what the trail says")
+	}
+	if !escrow.OK() {
+		return errors.New("keys of conversations did not come back from escrow")
 	}
 	return nil
 }

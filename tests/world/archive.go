@@ -29,6 +29,9 @@ type Archive struct {
 	tenant   teams.TenantID
 	blobs    *container.Client
 	tails    *container.Client
+	objects  *azure.Blobs
+	keys     *azure.Keys
+	vault    *azure.Vault
 }
 
 // Archive opens the archive.
@@ -54,17 +57,17 @@ func (w *World) Archive() (*Archive, error) {
 	if err != nil {
 		return nil, err
 	}
-	store, err := evidence.New(evidence.Config{
-		Blobs: azure.NewBlobs(blobs), Tails: azure.NewTails(tails), Keys: azure.NewKeys(tables), Vault: azure.NewVault(keys, VaultKey), VaultHosts: []string{vault.Host},
+	a := &Archive{
+		tenant: teams.TenantID(w.Tenant.ID()), blobs: blobs, tails: tails, objects: azure.NewBlobs(blobs), keys: azure.NewKeys(tables), vault: azure.NewVault(keys, VaultKey),
+	}
+	a.Evidence, err = evidence.New(evidence.Config{
+		Blobs: a.objects, Tails: azure.NewTails(tails), Keys: a.keys, Vault: a.vault, VaultHosts: []string{vault.Host},
 	})
 	if err != nil {
 		return nil, err
 	}
-	tenant := teams.TenantID(w.Tenant.ID())
-	return &Archive{
-		Catalog: azure.NewCatalog(tenant, tables), Evidence: store, Roster: azure.NewRoster(tenant, tables),
-		Trail: custody.Log{Trail: azure.NewTrail(tenant, tables)}, tenant: tenant, blobs: blobs, tails: tails,
-	}, nil
+	a.Catalog, a.Roster, a.Trail = azure.NewCatalog(a.tenant, tables), azure.NewRoster(a.tenant, tables), custody.Log{Trail: azure.NewTrail(a.tenant, tables)}
+	return a, nil
 }
 
 // Item is one message version as it lies in evidence.
@@ -120,7 +123,7 @@ func (a *Archive) Read(ctx context.Context, from, to time.Time) (Contents, error
 			return c, fmt.Errorf("list blobs: %w", err)
 		}
 		for _, b := range list.Segment.BlobItems {
-			if !known[*b.Name] {
+			if !known[*b.Name] && !evidence.IsEscrow(*b.Name) {
 				c.Orphans = append(c.Orphans, *b.Name)
 			}
 		}

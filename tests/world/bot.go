@@ -80,6 +80,7 @@ func (w *World) startBot(ctx context.Context, c Config) (err error) {
 		"STENO_TABLE_URL":           w.Storage.TableURL,
 		"STENO_VAULT_URL":           w.VaultURL,
 		"STENO_VAULT_KEY":           VaultKey,
+		"STENO_RECOVERY_KEY":        w.Settings["STENO_RECOVERY_KEY"],
 		"STENO_BOT_APP":             BotApp,
 		"STENO_BOT_NAME":            "bot-1",
 		"STENO_BOT_PUBLIC_URL":      b.Origin,

@@ -342,6 +342,10 @@ func (w *World) startHost(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
+	recovery, err := recoveryKey()
+	if err != nil {
+		return err
+	}
 	w.Settings = map[string]string{
 		"AzureWebJobsStorage":          w.Storage.ConnectionString(),
 		"ServiceBusConnection":         w.Bus.ConnectionString(),
@@ -363,6 +367,7 @@ func (w *World) startHost(ctx context.Context, c Config) error {
 		"STENO_EXPORTS_CONTAINER":      Exports,
 		"STENO_VAULT_URL":              w.VaultURL,
 		"STENO_VAULT_KEY":              VaultKey,
+		"STENO_RECOVERY_KEY":           recovery,
 		"STENO_PORTAL_AUDIENCE":        Audience,
 		"STENO_PORTAL_CLIENT":          Client,
 		"STENO_LOGIN_AUTHORITY":        w.Entra.Authority(),
