@@ -55,6 +55,7 @@ type browserGateway struct {
 	calls   map[string]*browserCall
 	faults  []string
 	pings   int
+	sent    [][]byte // payloads that passed the gates of calls that are over
 }
 
 type browserCall struct {
@@ -63,11 +64,12 @@ type browserCall struct {
 }
 
 type browserReply struct {
-	ID    int    `json:"id"`
-	Fault string `json:"fault"`
-	SDP   string `json:"sdp"`
-	RTP   uint32 `json:"rtp"`
-	Pings int    `json:"pings"`
+	ID    int      `json:"id"`
+	Fault string   `json:"fault"`
+	SDP   string   `json:"sdp"`
+	RTP   uint32   `json:"rtp"`
+	Pings int      `json:"pings"`
+	Sent  [][]byte `json:"sent"`
 }
 
 // startBrowserGateway starts a browser and the gateway around it. tokenFile receives the
@@ -442,6 +444,7 @@ func (g *browserGateway) remove(w http.ResponseWriter, r *http.Request) {
 	}
 	g.mu.Lock()
 	g.pings += gone.Pings
+	g.sent = append(g.sent, gone.Sent...)
 	g.mu.Unlock()
 	w.WriteHeader(http.StatusNoContent)
 }

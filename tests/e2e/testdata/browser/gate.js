@@ -8,10 +8,13 @@ let asked; // the request that the next frame answers
 let go; // lets the held frame on
 let last = 0;
 let told = 0;
+const sent = []; // the payload of each frame that passed, base64
 
 onmessage = ({ data }) => {
   if (data.go) {
     go?.();
+  } else if (data.sent) {
+    postMessage({ id: data.id, sent });
   } else if (data.open) {
     asked = data.id;
   } else {
@@ -41,6 +44,7 @@ onrtctransform = ({ transformer }) => {
         told = wall;
         postMessage({ clock: { rtp, wall } });
       }
+      sent.push(btoa(String.fromCharCode(...new Uint8Array(frame.data))));
       out.enqueue(frame);
     },
   });

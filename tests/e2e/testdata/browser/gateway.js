@@ -74,14 +74,16 @@ const commands = {
     return { rtp: last };
   },
 
+  /** Ends a call and tells what passed its gate. */
   async remove({ call }) {
     const c = calls.get(call);
     if (!c) return {};
     calls.delete(call);
+    const { sent } = await ask(c, { sent: true });
     c.pc.close();
     c.gate.terminate();
     await c.audio.close();
-    return { pings: c.pings };
+    return { pings: c.pings, sent };
   },
 };
 
