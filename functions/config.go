@@ -122,26 +122,7 @@ func readSettings(environ []string) (settings, *config.Reader, error) {
 		CheckEvery: r.Duration("STENO_LEG_CHECK", finalize.DefaultCheckEvery, time.Second, 24*time.Hour),
 		Silence:    r.Duration("STENO_LEG_SILENCE", finalize.DefaultSilence, 10*time.Second, 7*24*time.Hour),
 	}
-	if _, ok := r.Lookup("STENO_RECOVERY_KEY"); ok {
-		s.recovery = config.Parse(r, "STENO_RECOVERY_KEY", evidence.ParseRecoveryKey)
-	}
-	if _, ok := r.Lookup("STENO_VAULT_LOG_URL"); ok {
-		s.vaultLogURL = r.URL("STENO_VAULT_LOG_URL")
-	}
-	s.audit = reconcile.Config{
-		Tenant: s.tenant,
-		Lag:    r.Duration("STENO_VAULT_LOG_LAG", reconcile.DefaultLag, 15*time.Minute, 24*time.Hour),
-		Rate:   int(r.Number("STENO_UNWRAP_RATE", reconcile.DefaultRate, 1, 10_000)),
-	}
-	for c := range strings.SplitSeq(r.Optional("STENO_UNWRAP_CALLERS", ""), ",") {
-		if c = strings.TrimSpace(c); c != "" {
-			id, err := guid(c)
-			if err != nil {
-				r.Fault("STENO_UNWRAP_CALLERS", err)
-			}
-			s.audit.Callers = append(s.audit.Callers, id)
-		}
-	}
+	readAudit(r, &s)
 	readRetention(r, &s)
 	s.fixity = fixity.Config{
 		Tenant: s.tenant,
@@ -150,26 +131,7 @@ func readSettings(environ []string) (settings, *config.Reader, error) {
 	}
 	s.vaultURL = r.URL("STENO_VAULT_URL")
 	s.vaultKey = r.Optional("STENO_VAULT_KEY", "steno-wrap")
-	s.custodyFiles = r.Optional("STENO_CUSTODY_CONTAINER", "custody")
-	s.custodyHeads = r.Optional("STENO_CUSTODY_HEAD_CONTAINER", "custody-head")
-	s.signingKey = r.Optional("STENO_SIGNING_KEY", "steno-sign")
-	s.revoked = readRevoked(r)
-	if _, ok := r.Lookup("STENO_WITNESS_URL"); ok {
-		s.witnessURL = r.URL("STENO_WITNESS_URL")
-	}
-	if v, ok := r.Lookup("STENO_WITNESS_WEBHOOK"); ok {
-		if u, err := url.Parse(v); err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil {
-			r.Fault("STENO_WITNESS_WEBHOOK", errors.New("want an https address"))
-		}
-		s.witnessWebhook = config.Secret(v)
-	}
-	if _, ok := r.Lookup("STENO_TSA_URL"); ok {
-		s.tsaURL = config.Parse(r, "STENO_TSA_URL", sequencer.ParseStampURL)
-		s.tsaRoots = config.Parse(r, "STENO_TSA_ROOTS", sequencer.ParseStampRoots)
-	} else if _, ok := r.Lookup("STENO_TSA_ROOTS"); ok {
-		r.Fault("STENO_TSA_ROOTS", errors.New("is of no use without STENO_TSA_URL"))
-	}
-	s.signEvery = r.Duration("STENO_CHECKPOINT_EVERY", sequencer.DefaultSignEvery, time.Second, 24*time.Hour)
+	readCustody(r, &s)
 	connection, hasConnection := r.Lookup("ServiceBusConnection")
 	namespace, hasNamespace := r.Lookup("ServiceBusConnection__fullyQualifiedNamespace")
 	if hasConnection == hasNamespace {
@@ -191,6 +153,54 @@ func readSettings(environ []string) (settings, *config.Reader, error) {
 		return settings{}, r, fmt.Errorf("configuration:\n%w", err)
 	}
 	return s, r, nil
+}
+
+// readAudit reads who may restore keys, and how their use is audited.
+func readAudit(r *config.Reader, s *settings) {
+	if _, ok := r.Lookup("STENO_RECOVERY_KEY"); ok {
+		s.recovery = config.Parse(r, "STENO_RECOVERY_KEY", evidence.ParseRecoveryKey)
+	}
+	if _, ok := r.Lookup("STENO_VAULT_LOG_URL"); ok {
+		s.vaultLogURL = r.URL("STENO_VAULT_LOG_URL")
+	}
+	s.audit = reconcile.Config{
+		Tenant: s.tenant,
+		Lag:    r.Duration("STENO_VAULT_LOG_LAG", reconcile.DefaultLag, 15*time.Minute, 24*time.Hour),
+		Rate:   int(r.Number("STENO_UNWRAP_RATE", reconcile.DefaultRate, 1, 10_000)),
+	}
+	for c := range strings.SplitSeq(r.Optional("STENO_UNWRAP_CALLERS", ""), ",") {
+		if c = strings.TrimSpace(c); c != "" {
+			id, err := guid(c)
+			if err != nil {
+				r.Fault("STENO_UNWRAP_CALLERS", err)
+			}
+			s.audit.Callers = append(s.audit.Callers, id)
+		}
+	}
+}
+
+// readCustody reads where the custody log lies, who signs it and who witnesses it.
+func readCustody(r *config.Reader, s *settings) {
+	s.custodyFiles = r.Optional("STENO_CUSTODY_CONTAINER", "custody")
+	s.custodyHeads = r.Optional("STENO_CUSTODY_HEAD_CONTAINER", "custody-head")
+	s.signingKey = r.Optional("STENO_SIGNING_KEY", "steno-sign")
+	s.revoked = readRevoked(r)
+	if _, ok := r.Lookup("STENO_WITNESS_URL"); ok {
+		s.witnessURL = r.URL("STENO_WITNESS_URL")
+	}
+	if v, ok := r.Lookup("STENO_WITNESS_WEBHOOK"); ok {
+		if u, err := url.Parse(v); err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil {
+			r.Fault("STENO_WITNESS_WEBHOOK", errors.New("want an https address"))
+		}
+		s.witnessWebhook = config.Secret(v)
+	}
+	if _, ok := r.Lookup("STENO_TSA_URL"); ok {
+		s.tsaURL = config.Parse(r, "STENO_TSA_URL", sequencer.ParseStampURL)
+		s.tsaRoots = config.Parse(r, "STENO_TSA_ROOTS", sequencer.ParseStampRoots)
+	} else if _, ok := r.Lookup("STENO_TSA_ROOTS"); ok {
+		r.Fault("STENO_TSA_ROOTS", errors.New("is of no use without STENO_TSA_URL"))
+	}
+	s.signEvery = r.Duration("STENO_CHECKPOINT_EVERY", sequencer.DefaultSignEvery, time.Second, 24*time.Hour)
 }
 
 // readRetention reads how long evidence is kept and how it ends.
