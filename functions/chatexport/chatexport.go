@@ -1,33 +1,28 @@
-// Package chatexport reads one export window of one custodian and puts the message
-// versions that are new into evidence, each exactly as Graph sent it, once.
+// Package chatexport reads one export window of one custodian, a person's chats or a
+// team's channels, and puts the message versions that are new into evidence, each exactly
+// as Graph sent it, once.
 //
 // Pages of Graph are offsets into a listing that changes: when a message is edited
 // while it is being paged, another one is skipped. So a window that does not fit one
 // page is cut in two until it does, and a window counts as finished only when every
 // object that holds its versions is known to be stored.
 //
-// How a version is claimed, stored and believed is described in package
-// conversation. A run may die at any step and be repeated; two runs may meet.
+// How a version gets in is described in package intake.
 package chatexport
 
 import (
-	"cmp"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"slices"
-	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"steno/functions/internal/funchost"
+	"steno/functions/internal/intake"
 	"steno/shared/conversation"
 	"steno/shared/custody"
-	"steno/shared/evidence"
 	"steno/shared/msgraph"
 	"steno/shared/policy"
 	"steno/shared/teams"
@@ -35,35 +30,16 @@ import (
 
 // Defaults and limits.
 const (
-	// DefaultClaimLease is how old a claim must be before its versions may be claimed
-	// anew. It is longer than any run can live (host.json functionTimeout).
-	DefaultClaimLease = 15 * time.Minute
 	// MaxAttempts is how often a window is put back before it is parked.
 	MaxAttempts = 20
 	// DefaultRetryWait is how long a window that was put back rests, times its attempt.
 	DefaultRetryWait = 15 * time.Second
 	// sendTimeout is how long putting a window back may take once a run's time is up.
 	sendTimeout = 10 * time.Second
-	// parallel is how many conversations of a page are stored at the same time.
-	parallel = 4
-	// maxVersions is the most versions one evidence object holds; its row lists them.
-	maxVersions = 500
-	// conflicts is how often a slice that keeps changing is read anew.
-	conflicts = 8
 )
 
-// errLater says that somebody else's unfinished work is in the way.
-var errLater = errors.New("another run has claimed these versions and not stored them yet")
-
 type graph interface {
-	UserMessages(ctx context.Context, user teams.PersonID, from, to time.Time, next string) (msgraph.Page, error)
-}
-
-type store interface {
-	Seal(ctx context.Context, ref evidence.Ref, plain []byte) (evidence.Sealed, error)
-	Put(ctx context.Context, o evidence.Sealed) error
-	Exists(ctx context.Context, ref evidence.Ref) (bool, error)
-	Digest(ctx context.Context, ref evidence.Ref) (size int64, digest [sha256.Size]byte, err error)
+	Messages(ctx context.Context, source teams.Source, custodian teams.PersonID, from, to time.Time, next string) (msgraph.Page, error)
 }
 
 type queue interface {
@@ -74,51 +50,32 @@ type queue interface {
 type Config struct {
 	Tenant  teams.TenantID
 	History time.Duration // as in exportplan
-	// ClaimLease is how old an unfinished claim must be to be replaced; 0 means DefaultClaimLease.
+	// ClaimLease is how old an unfinished claim must be to be replaced; 0 means intake.DefaultClaimLease.
 	ClaimLease time.Duration
+	// Policies say how long what is stored is kept.
+	Policies policy.DataPolicies
 	// RetryWait is how long a window that could not be read rests before it is tried
 	// again, times the attempt; 0 means DefaultRetryWait.
 	RetryWait time.Duration
-	// Policies say how long what is stored is kept.
-	Policies policy.DataPolicies
 }
 
 // Exporter handles messages of the queue chat-export. It is safe for many at once.
 type Exporter struct {
 	config  Config
 	graph   graph
-	roster  policy.Roster
 	catalog conversation.Catalog
-	store   store
-	trail   custody.Log
+	intake  *intake.Intake
 	queue   queue
 	log     *slog.Logger
-
-	mu     sync.Mutex
-	stored map[string]bool // objects known to be stored; a cache of the truth
-	// conversations are those this process has met; a hint of what the catalog knows.
-	conversations map[conversation.ID]bool
-	periods       map[teams.PersonID]periodsAt
 }
-
-type periodsAt struct {
-	periods []policy.Period
-	until   time.Time
-}
-
-// periodsTTL is how long a person's periods are remembered: the windows of one planning
-// come together, and a period that closes does so in the past of no window.
-const periodsTTL = 30 * time.Second
 
 // New returns an Exporter.
-func New(c Config, g graph, r policy.Roster, cat conversation.Catalog, s store, trail custody.Log, q queue, log *slog.Logger) *Exporter {
-	if c.ClaimLease == 0 {
-		c.ClaimLease = DefaultClaimLease
-	}
+func New(c Config, g graph, r policy.Roster, cat conversation.Catalog, s intake.Store, trail custody.Log, q queue, log *slog.Logger) *Exporter {
 	if c.RetryWait == 0 {
 		c.RetryWait = DefaultRetryWait
 	}
-	return &Exporter{config: c, graph: g, roster: r, catalog: cat, store: s, trail: trail, queue: q, log: log, stored: map[string]bool{}, conversations: map[conversation.ID]bool{}, periods: map[teams.PersonID]periodsAt{}}
+	in := intake.New(intake.Config{System: "chatexport", History: c.History, ClaimLease: c.ClaimLease, Policies: c.Policies}, r, cat, s, trail, log)
+	return &Exporter{config: c, graph: g, catalog: cat, intake: in, queue: q, log: log}
 }
 
 // Handle reads the window that a message names. It returns nil when the window is
@@ -148,7 +105,7 @@ func (e *Exporter) allowed(ctx context.Context, w conversation.Window) ([]conver
 		return nil, fmt.Errorf("%w: window of another tenant", funchost.ErrPoison)
 	}
 	for _, remembered := range []bool{true, false} {
-		periods, err := e.periodsOf(ctx, w.Custodian, remembered)
+		periods, err := e.intake.PeriodsOf(ctx, w.Custodian, remembered)
 		if err != nil {
 			return nil, err
 		}
@@ -173,29 +130,6 @@ func (e *Exporter) allowed(ctx context.Context, w conversation.Window) ([]conver
 	return nil, fmt.Errorf("%w: nobody was recorded under this id in window %s", funchost.ErrPoison, w.Key())
 }
 
-// periodsOf returns a copy of a person's periods: at most periodsTTL old if remembered
-// ones will do, else as the roster has them now.
-func (e *Exporter) periodsOf(ctx context.Context, p teams.PersonID, remembered bool) ([]policy.Period, error) {
-	now := time.Now()
-	e.mu.Lock()
-	known, ok := e.periods[p]
-	e.mu.Unlock()
-	if remembered && ok && now.Before(known.until) {
-		return slices.Clone(known.periods), nil
-	}
-	periods, err := e.roster.PeriodsOf(ctx, p)
-	if err != nil {
-		return nil, fmt.Errorf("read roster: %w", err)
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if len(e.periods) >= maxStored {
-		clear(e.periods)
-	}
-	e.periods[p] = periodsAt{periods, now.Add(periodsTTL)}
-	return slices.Clone(periods), nil
-}
-
 // judge turns an error into the queue's language: parked, put back, or redelivered.
 func (e *Exporter) judge(ctx context.Context, w conversation.Window, err error) error {
 	var ge *msgraph.Error
@@ -218,7 +152,7 @@ func (e *Exporter) judge(ctx context.Context, w conversation.Window, err error) 
 		return errors.Join(err, encErr)
 	}
 	wait := time.Duration(w.Attempt) * e.config.RetryWait
-	if errors.Is(err, errLater) {
+	if errors.Is(err, intake.ErrLater) {
 		wait = e.config.RetryWait / 5
 	}
 	if sendErr := e.queue.Send(ctx, w.MessageID(), body, time.Now().Add(wait)); sendErr != nil {
@@ -270,16 +204,16 @@ const smallest = 10 * conversation.Resolution
 // pages reads a window. whole is false when the window should be cut instead: it has
 // messages on more than one page. Empty pages are followed, since nothing can be
 // skipped where nothing was.
-func (e *Exporter) pages(ctx context.Context, w conversation.Window) (pages []msgraph.Page, whole bool, err error) {
+func (e *Exporter) pages(ctx context.Context, w conversation.Window) (pages []intake.Page, whole bool, err error) {
 	seen := map[string]bool{}
 	next := ""
 	for range msgraph.MaxPages {
-		page, err := e.graph.UserMessages(ctx, w.Custodian, w.From, w.To, next)
+		page, err := e.graph.Messages(ctx, w.Source, w.Custodian, w.From, w.To, next)
 		if err != nil {
 			return nil, false, fmt.Errorf("window %s: %w", w.Key(), err)
 		}
 		if len(page.Items) > 0 {
-			pages = append(pages, page)
+			pages = append(pages, intake.Page{Items: page.Items, RequestID: page.RequestID, FetchedAt: page.FetchedAt})
 		}
 		if page.Next == "" {
 			return pages, true, nil
@@ -297,61 +231,18 @@ func (e *Exporter) pages(ctx context.Context, w conversation.Window) (pages []ms
 }
 
 // keep stores what is new in the pages of a window and then finishes the window.
-func (e *Exporter) keep(ctx context.Context, w conversation.Window, pages []msgraph.Page) error {
-	result := conversation.WindowDone{Window: w}
-	byConversation := map[conversation.ID][]conversation.Message{}
-	heads := map[conversation.ID]conversation.BatchHeader{}
-	seen := map[conversation.ID]map[conversation.VersionKey]bool{}
-	for _, page := range pages {
-		for _, raw := range page.Items {
-			m := conversation.ReadMessage(raw, w.Custodian)
-			if m.Unclear != nil {
-				result.Unclear++
-				e.log.WarnContext(ctx, "item kept as unclear", slog.String("window", w.Key()), slog.String("cause", m.Unclear.Error()))
-			}
-			id := conversation.IDOf(conversation.KeyOf(w.Tenant, m.Thread), m.Sent)
-			if seen[id] == nil {
-				seen[id] = map[conversation.VersionKey]bool{}
-				heads[id] = conversation.BatchHeader{
-					Tenant: w.Tenant, Conversation: id, Thread: m.Thread, Custodian: w.Custodian,
-					Window: w.Key(), Lane: "export", FetchedAt: page.FetchedAt, RequestID: page.RequestID,
-				}
-			}
-			if !seen[id][m.VersionKey] {
-				seen[id][m.VersionKey] = true
-				byConversation[id] = append(byConversation[id], m)
-				result.Returned++
-			}
-		}
-	}
-	touched, added, bound, err := e.storeAll(ctx, w.Pass == 1, heads, byConversation)
-	// What is stored is bound, whatever became of the rest: nobody else knows it.
-	if err := errors.Join(err, e.bind(ctx, w, bound)); err != nil {
+func (e *Exporter) keep(ctx context.Context, w conversation.Window, pages []intake.Page) error {
+	kept, err := e.intake.Keep(ctx, intake.Delivery{Window: w, Lane: conversation.LaneExport, Pages: pages})
+	if err != nil {
 		return err
 	}
-	result.New, result.At = added, time.Now().UTC()
-	if w.Pass > 1 && added > 0 {
-		if err := e.missed(ctx, w, added); err != nil {
+	if w.Pass > 1 && w.Pass <= conversation.MaxPass && kept.Done.New > 0 {
+		if err := e.missed(ctx, w, kept.Done.New); err != nil {
 			return err
 		}
 	}
-	if err := e.catalog.FinishWindow(ctx, result, touched); err != nil {
+	if err := e.catalog.FinishWindow(ctx, kept.Done, kept.Touched); err != nil {
 		return fmt.Errorf("window %s: %w", w.Key(), err)
-	}
-	return nil
-}
-
-// bind puts the digests of what was stored into the custody trail, and so into its log: one
-// event a window, since an event is a storage operation. Objects of a run that dies before
-// it, function fixity finds and binds.
-func (e *Exporter) bind(ctx context.Context, w conversation.Window, bound []custody.Object) error {
-	slices.SortFunc(bound, func(a, b custody.Object) int { return cmp.Or(cmp.Compare(a.Unit, b.Unit), cmp.Compare(a.Seq, b.Seq)) })
-	for part := range slices.Chunk(bound, custody.MaxObjects) {
-		if _, err := e.trail.Append(ctx, custody.Event{
-			Tenant: w.Tenant, Action: custody.Sealed, System: "chatexport", Item: w.Key(), Objects: part,
-		}); err != nil {
-			return fmt.Errorf("bind %d objects of window %s: %w", len(part), w.Key(), err)
-		}
 	}
 	return nil
 }
@@ -370,46 +261,4 @@ func (e *Exporter) missed(ctx context.Context, w conversation.Window, added int)
 	e.log.ErrorContext(ctx, "a later pass found versions that an earlier one had missed",
 		slog.String("alarm", "second-pass"), slog.String("window", w.Key()), slog.Any("person", w.Custodian), slog.Int("new", added))
 	return nil
-}
-
-func (e *Exporter) storeAll(ctx context.Context, first bool, heads map[conversation.ID]conversation.BatchHeader, messages map[conversation.ID][]conversation.Message) (touched []conversation.Conversation, added int, bound []custody.Object, err error) {
-	var mu sync.Mutex
-	group, gctx := errgroup.WithContext(ctx)
-	group.SetLimit(parallel)
-	for id, list := range messages {
-		group.Go(func() error {
-			for part := range slices.Chunk(list, maxVersions) {
-				s, err := e.storeConversation(gctx, first, heads[id], part)
-				mu.Lock()
-				bound = append(bound, s.bound...)
-				if err == nil && s.facts.ID != "" {
-					touched = append(touched, s.facts)
-					added += s.added
-				}
-				mu.Unlock()
-				if err != nil {
-					return fmt.Errorf("conversation %s: %w", id, err)
-				}
-			}
-			return nil
-		})
-	}
-	err = group.Wait()
-	return lastOfEach(touched), added, bound, err
-}
-
-// lastOfEach keeps the latest facts of each conversation: parts of one conversation
-// are stored one after another, and a transaction may name a row once.
-func lastOfEach(list []conversation.Conversation) []conversation.Conversation {
-	at := map[conversation.ID]int{}
-	out := list[:0]
-	for _, c := range list {
-		if i, ok := at[c.ID]; ok {
-			out[i] = c
-			continue
-		}
-		at[c.ID] = len(out)
-		out = append(out, c)
-	}
-	return out
 }

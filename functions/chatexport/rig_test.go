@@ -53,7 +53,7 @@ type item struct {
 	raw      []byte
 }
 
-func (b *mailbox) UserMessages(_ context.Context, user teams.PersonID, from, to time.Time, next string) (msgraph.Page, error) {
+func (b *mailbox) Messages(_ context.Context, _ teams.Source, user teams.PersonID, from, to time.Time, next string) (msgraph.Page, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.asked++

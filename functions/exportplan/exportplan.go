@@ -1,5 +1,5 @@
-// Package exportplan cuts time into export windows: for every recorded user, the
-// stretches in which she was recorded and which nobody has read yet, each window
+// Package exportplan cuts time into export windows: for every recorded user and team, the
+// stretches in which they were recorded and which nobody has read yet, each window
 // closed, overlapping its neighbor, and old enough that Graph has settled.
 //
 // Graph allows polling for messages once a day, so a window becomes due when a day
@@ -94,9 +94,9 @@ const planners = 16
 // windows are queued, so a crash in between queues them twice and loses none.
 func (p *Plan) Run(ctx context.Context) error {
 	now := time.Now().UTC()
-	periods, err := p.roster.Periods(ctx, policy.RecordedUser)
+	periods, err := policy.Custodians(ctx, p.roster)
 	if err != nil {
-		return fmt.Errorf("read recorded users: %w", err)
+		return err
 	}
 	progress, err := p.catalog.Progress(ctx)
 	if err != nil {
@@ -186,7 +186,7 @@ func (p *Plan) unfinished(ctx context.Context, person teams.PersonID, periods []
 			return nil, err
 		}
 		for _, span := range Spans(periods, p.config.History, until) {
-			w := conversation.Window{Tenant: p.config.Tenant, Custodian: person, Pass: pass,
+			w := conversation.Window{Tenant: p.config.Tenant, Custodian: person, Source: sourceOf(periods), Pass: pass,
 				From: latest(span.From, since).Add(-conversation.Resolution), To: span.To}
 			if !w.From.Before(w.To) {
 				continue
@@ -229,7 +229,7 @@ func (p *Plan) Due(person teams.PersonID, periods []policy.Period, done *convers
 			}
 			for from.Before(span.To) {
 				to := earliest(from.Add(p.config.Longest), span.To)
-				out = append(out, conversation.Window{Tenant: p.config.Tenant, Custodian: person, From: from, To: to, Pass: pass})
+				out = append(out, conversation.Window{Tenant: p.config.Tenant, Custodian: person, Source: sourceOf(periods), From: from, To: to, Pass: pass})
 				done.Set(pass, to)
 				if !to.Before(span.To) {
 					break
@@ -239,6 +239,14 @@ func (p *Plan) Due(person teams.PersonID, periods []policy.Period, done *convers
 		}
 	}
 	return out
+}
+
+// sourceOf is where a custodian's messages are read.
+func sourceOf(periods []policy.Period) teams.Source {
+	if slices.ContainsFunc(periods, func(p policy.Period) bool { return p.Role == policy.RecordedTeam }) {
+		return teams.Channels
+	}
+	return teams.Chats
 }
 
 // Spans returns the stretches up to edge in which a person's messages are exported:

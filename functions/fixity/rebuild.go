@@ -1,6 +1,7 @@
 package fixity
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -158,7 +159,7 @@ func (r *run) compareChat(ctx context.Context, id conversation.ID, stored []evid
 		switch {
 		case at < 0:
 			reason = reasonDropped
-		case !slices.Equal(slice.Objects[at].Versions, b.versions) || slice.Objects[at].Custodian != b.header.Custodian:
+		case !slices.Equal(slice.Objects[at].Versions, b.versions) || slice.Objects[at].Custodian != b.header.Custodian || cmp.Or(slice.Objects[at].Lane, conversation.LaneExport) != b.header.Lane:
 			reason = reasonAltered
 		}
 		if reason != "" {

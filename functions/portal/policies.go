@@ -90,7 +90,7 @@ func (p *Portal) preview(w http.ResponseWriter, r *http.Request, c caller) error
 // retained lists what retention decides about, with the date that the policies in force
 // promised it.
 func (p *Portal) retained(r *http.Request) (out []policy.Facts, truncated bool, err error) {
-	periods, err := p.stores.Roster.Periods(r.Context(), policy.RecordedUser)
+	periods, err := policy.Custodians(r.Context(), p.stores.Roster)
 	if err != nil {
 		return nil, false, err
 	}

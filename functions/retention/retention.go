@@ -129,7 +129,7 @@ func New(c Config, s Stores, log *slog.Logger) *Retention {
 // fails for one conversation does not keep the others waiting: all errors come back
 // together, and the next run tries again.
 func (r *Retention) Run(ctx context.Context) error {
-	periods, err := r.s.Roster.Periods(ctx, policy.RecordedUser)
+	periods, err := policy.Custodians(ctx, r.s.Roster)
 	if err != nil {
 		return fmt.Errorf("retention: %w", err)
 	}

@@ -22,10 +22,12 @@ type objectHead struct {
 	ClaimedAt time.Time      `json:"claimedAt"`
 	Versions  int            `json:"versions"`
 	Seq       int            `json:"seq"`
+	// Lane is absent for exports.
+	Lane conversation.MessageLane `json:"lane,omitempty"`
 }
 
 func packObject(o conversation.Object) ([]byte, error) {
-	head, err := json.Marshal(objectHead{o.Custodian, o.ClaimedAt, len(o.Versions), o.Seq})
+	head, err := json.Marshal(objectHead{o.Custodian, o.ClaimedAt, len(o.Versions), o.Seq, o.Lane})
 	if err != nil {
 		return nil, fmt.Errorf("pack object: %w", err)
 	}
@@ -93,7 +95,7 @@ func unpackObject(name string, b []byte) (conversation.Object, error) {
 	if err := json.Unmarshal(r.bytes(r.uvarint()), &h); err != nil {
 		return o, fmt.Errorf("object row: %w", errPacked)
 	}
-	o.Custodian, o.ClaimedAt, o.Seq = h.Custodian, h.ClaimedAt, h.Seq
+	o.Custodian, o.ClaimedAt, o.Seq, o.Lane = h.Custodian, h.ClaimedAt, h.Seq, h.Lane
 	if h.Versions < 0 || h.Versions > len(b) {
 		return o, fmt.Errorf("object row: %w", errPacked)
 	}
@@ -116,11 +118,13 @@ type receiptRow struct {
 	Window    string         `json:"window"`
 	At        time.Time      `json:"at"`
 	Versions  [][2]string    `json:"versions"`
+	// Lane is absent for exports.
+	Lane conversation.MessageLane `json:"lane,omitempty"`
 }
 
 // packReceipt cannot fail: the row holds strings and a time only.
 func packReceipt(rc conversation.Receipt) []byte {
-	out := receiptRow{Custodian: rc.Custodian, Window: rc.Window, At: rc.At}
+	out := receiptRow{Custodian: rc.Custodian, Window: rc.Window, At: rc.At, Lane: rc.Lane}
 	for _, v := range rc.Versions {
 		out.Versions = append(out.Versions, [2]string{string(v.Message), string(v.ETag)})
 	}
@@ -133,7 +137,7 @@ func unpackReceipt(b []byte) (conversation.Receipt, error) {
 	if err := json.Unmarshal(b, &in); err != nil {
 		return conversation.Receipt{}, fmt.Errorf("receipt row: %w", errPacked)
 	}
-	rc := conversation.Receipt{Custodian: in.Custodian, Window: in.Window, At: in.At}
+	rc := conversation.Receipt{Custodian: in.Custodian, Window: in.Window, At: in.At, Lane: in.Lane}
 	for _, v := range in.Versions {
 		rc.Versions = append(rc.Versions, conversation.VersionKey{Message: teams.MessageID(v[0]), ETag: teams.ETag(v[1])})
 	}

@@ -17,6 +17,16 @@ const BatchType = "application/vnd.steno.chat-batch.v1"
 // batchMagic is the first line of a batch; see FORMAT.md of package evidence.
 const batchMagic = "steno-chat-batch/1\n"
 
+// MessageLane is the way on which message versions came.
+type MessageLane string
+
+// The lanes.
+const (
+	LaneExport   MessageLane = "export"       // read from Graph's export: the complete lane
+	LaneNotified MessageLane = "notification" // brought by a change notification: the early one
+	LaneLookback MessageLane = "lookback"     // read from Graph's export because an operator asked for history
+)
+
 // BatchHeader says where the message versions of a batch came from. With it the
 // catalog can be rebuilt from evidence alone.
 type BatchHeader struct {
@@ -25,7 +35,7 @@ type BatchHeader struct {
 	Thread       teams.ThreadID `json:"thread"`
 	Custodian    teams.PersonID `json:"custodian"`
 	Window       string         `json:"window"` // Window.Key
-	Lane         string         `json:"lane"`   // "export"
+	Lane         MessageLane    `json:"lane"`
 	FetchedAt    time.Time      `json:"fetchedAt"`
 	RequestID    string         `json:"requestId,omitempty"` // Graph's request-id of the page
 }

@@ -119,6 +119,7 @@ type Object struct {
 	Name      string // evidence object id
 	Versions  []Version
 	Custodian teams.PersonID // whose export returned the bytes
+	Lane      MessageLane    // empty means LaneExport
 	ClaimedAt time.Time
 	// Seq counts the objects of the conversation from 0 in the order of their claims. A
 	// number is given once: one whose object was dropped stays empty.
@@ -126,10 +127,12 @@ type Object struct {
 }
 
 // Receipt says that a custodian's export returned versions that were already in
-// evidence: proof of who received what without storing it again.
+// evidence, or a notification of hers brought them: proof of who received what without
+// storing it again.
 type Receipt struct {
 	Custodian teams.PersonID
-	Window    string // Window.Key of the reading
+	Lane      MessageLane // empty means LaneExport
+	Window    string      // Window.Key of the reading
 	Versions  []VersionKey
 	At        time.Time
 }
@@ -178,6 +181,17 @@ func (s Slice) Received(custodian teams.PersonID, k VersionKey) bool {
 		}
 	}
 	return false
+}
+
+// Confirmed reports whether an export has returned the version. What only a notification
+// brought is evidence, but nothing has proven yet that it is what the mailbox holds.
+func (s Slice) Confirmed(k VersionKey) bool {
+	if o, held := s.Holds(k); held && o.Lane != LaneNotified {
+		return true
+	}
+	return slices.ContainsFunc(s.Receipts, func(r Receipt) bool {
+		return r.Lane != LaneNotified && slices.Contains(r.Versions, k)
+	})
 }
 
 // maxParticipants bounds the list of participants in the facts. A meeting chat of

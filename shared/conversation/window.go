@@ -11,20 +11,34 @@ import (
 )
 
 // Window is a closed stretch of lastModifiedDateTime to be read from one
-// custodian's mailbox. Graph's filter takes gt and lt, both exclusive, so the
-// bounds themselves are not read: neighbours must overlap.
+// custodian: a person's mailbox or a team's channels. Graph's filter takes gt and lt, both
+// exclusive, so the bounds themselves are not read: neighbours must overlap.
 // https://learn.microsoft.com/graph/api/chats-getallmessages
 type Window struct {
 	Tenant    teams.TenantID `json:"tenant"`
 	Custodian teams.PersonID `json:"custodian"`
+	Source    teams.Source   `json:"source,omitempty"`
 	From      time.Time      `json:"from"` // exclusive
 	To        time.Time      `json:"to"`   // exclusive
-	// Pass counts the readings of the same stretch: 1 captures, later ones prove that
-	// nothing was missed.
+	// Pass counts the readings of the same stretch: 1 captures, later ones up to MaxPass
+	// prove that nothing was missed. NotifiedPass, RetainedPass and LookbackPass are
+	// readings of other kinds, whose progress is kept apart.
 	Pass int `json:"pass"`
 	// Attempt counts how often the window was put back on the queue to be read later.
 	Attempt int `json:"attempt,omitempty"`
 }
+
+// The passes.
+const (
+	// NotifiedPass marks what change notifications brought between From and To.
+	NotifiedPass = 0
+	// MaxPass is the highest number of readings of a stretch.
+	MaxPass = 9
+	// RetainedPass reads what retention policies kept of a stretch.
+	RetainedPass = 10
+	// LookbackPass reads history that an operator asked for.
+	LookbackPass = 11
+)
 
 // Resolution is the resolution of Graph's message timestamps.
 const Resolution = time.Millisecond
@@ -119,6 +133,7 @@ type windowMessage struct {
 	V         int    `json:"stenoV"`
 	Tenant    string `json:"exportTenant"`
 	Custodian string `json:"exportCustodian"`
+	Source    string `json:"exportSource,omitempty"`
 	From      string `json:"exportFrom"`
 	To        string `json:"exportTo"`
 	Pass      int    `json:"exportPass"`
@@ -130,7 +145,7 @@ const windowMessageVersion = 1
 // EncodeWindow writes the queue message for a window.
 func EncodeWindow(w Window) ([]byte, error) {
 	return json.Marshal(windowMessage{
-		V: windowMessageVersion, Tenant: string(w.Tenant), Custodian: string(w.Custodian),
+		V: windowMessageVersion, Tenant: string(w.Tenant), Custodian: string(w.Custodian), Source: string(w.Source),
 		From: w.From.UTC().Format(time.RFC3339Nano), To: w.To.UTC().Format(time.RFC3339Nano), Pass: w.Pass, Attempt: w.Attempt,
 	})
 }
@@ -144,7 +159,7 @@ const MaxWindow = 31 * 24 * time.Hour
 // is for the handler to look up.
 func DecodeWindow(b []byte) (Window, error) {
 	var m windowMessage
-	err := decodeStrict(b, &m, "stenoV", "exportTenant", "exportCustodian", "exportFrom", "exportTo", "exportPass", "exportAttempt")
+	err := decodeStrict(b, &m, "stenoV", "exportTenant", "exportCustodian", "exportSource", "exportFrom", "exportTo", "exportPass", "exportAttempt")
 	if err != nil {
 		return Window{}, fmt.Errorf("window message: %w", err)
 	}
@@ -166,14 +181,17 @@ func DecodeWindow(b []byte) (Window, error) {
 	check(err)
 	w.To, err = parseBound("exportTo", m.To)
 	check(err)
-	w.Pass, w.Attempt = m.Pass, m.Attempt
+	w.Source, w.Pass, w.Attempt = teams.Source(m.Source), m.Pass, m.Attempt
+	if !w.Source.Known() {
+		check(errors.New("exportSource is unknown"))
+	}
 	if !w.From.Before(w.To) {
 		check(errors.New("from is not before to"))
 	} else if w.To.Sub(w.From) > MaxWindow {
 		check(fmt.Errorf("longer than %s", MaxWindow))
 	}
-	if m.Pass < 1 || m.Pass > 9 {
-		check(fmt.Errorf("pass %d is not 1 to 9", m.Pass))
+	if m.Pass <= NotifiedPass || m.Pass > LookbackPass {
+		check(fmt.Errorf("pass %d is not 1 to %d", m.Pass, LookbackPass))
 	}
 	if m.Attempt < 0 {
 		check(fmt.Errorf("attempt %d is negative", m.Attempt))

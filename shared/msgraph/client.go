@@ -215,18 +215,33 @@ type Page struct {
 	FetchedAt time.Time
 }
 
-// UserMessages reads one page of what a user's mailbox holds of chats, with
-// lastModifiedDateTime strictly between from and to. next is the Next of the page
-// before, empty for the first; it is followed only within the configured endpoint.
+// exports are the paths of the sources, in words; {} stands for the custodian.
+var exports = map[teams.Source][]string{
+	teams.Chats:            {"users", "{}", "chats", "getAllMessages"},
+	teams.RetainedChats:    {"users", "{}", "chats", "getAllRetainedMessages"},
+	teams.Channels:         {"teams", "{}", "channels", "getAllMessages"},
+	teams.RetainedChannels: {"teams", "{}", "channels", "getAllRetainedMessages"},
+	teams.DeletedTeam:      {"teamwork", "deletedTeams", "{}", "channels", "getAllMessages"},
+}
+
+// Messages reads one page of what a source holds of a custodian (a person or, for the
+// sources of teams, a team), with lastModifiedDateTime strictly between from and to. next
+// is the Next of the page before, empty for the first; it is followed only within the
+// configured endpoint.
 //
 // Order is not defined, pages overlap or skip when messages change meanwhile, and a
 // page may be empty and still have a Next.
-// https://learn.microsoft.com/graph/api/chats-getallmessages
-func (g *Client) UserMessages(ctx context.Context, user teams.PersonID, from, to time.Time, next string) (Page, error) {
-	if _, err := teams.ParsePersonID(string(user)); err != nil {
+func (g *Client) Messages(ctx context.Context, source teams.Source, custodian teams.PersonID, from, to time.Time, next string) (Page, error) {
+	if _, err := teams.ParsePersonID(string(custodian)); err != nil {
 		return Page{}, fmt.Errorf("read messages: %w", err) // it becomes part of a path
 	}
-	u := g.base.JoinPath("users", url.PathEscape(string(user)), "chats", "getAllMessages")
+	words, ok := exports[source]
+	if !ok {
+		return Page{}, errors.New("read messages: unknown source")
+	}
+	words = slices.Clone(words)
+	words[slices.Index(words, "{}")] = url.PathEscape(string(custodian))
+	u := g.base.JoinPath(words...)
 	const stamp = "2006-01-02T15:04:05.000Z"
 	u.RawQuery = url.Values{
 		"$top": {strconv.Itoa(g.c.Top)},

@@ -113,7 +113,7 @@ func (g *Client) transport() *http.Transport { return g.metered().next.(*http.Tr
 
 func (g *graph) page(t *testing.T, next string) (Page, error) {
 	t.Helper()
-	return g.UserMessages(t.Context(), person, from, to, next)
+	return g.Messages(t.Context(), teams.Chats, person, from, to, next)
 }
 
 // clean demands that an error holds no token, person, query or address.
@@ -155,7 +155,7 @@ func TestFirstPageAsksForTheWindowAndNamesItself(t *testing.T) {
 func TestPersonThatIsNoObjectIDIsNeverPartOfAPath(t *testing.T) {
 	g := newGraph(t, func(http.ResponseWriter, *http.Request) { t.Error("asked") })
 	for _, bad := range []teams.PersonID{"", "..", "../groups", "a/b", "%2f", "me\x00", teams.PersonID(strings.Repeat("a", 10<<10))} {
-		if _, err := g.UserMessages(t.Context(), bad, from, to, ""); !errors.Is(err, teams.ErrMalformed) {
+		if _, err := g.Messages(t.Context(), teams.Chats, bad, from, to, ""); !errors.Is(err, teams.ErrMalformed) {
 			t.Errorf("person %.40q: %v", bad, err)
 		}
 	}

@@ -45,9 +45,9 @@ func GrantFor(ctx context.Context, r Roster, person teams.PersonID, now time.Tim
 	if !g.all && len(desks) == 0 {
 		return g, nil
 	}
-	recorded, err := r.Periods(ctx, RecordedUser)
+	recorded, err := Custodians(ctx, r)
 	if err != nil {
-		return Grant{}, fmt.Errorf("read recorded users: %w", err)
+		return Grant{}, err
 	}
 	for _, p := range recorded {
 		if g.all || desks[p.Desk] {

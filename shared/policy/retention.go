@@ -34,7 +34,7 @@ type CustodianFacts struct {
 func DesksAt(periods []Period, person teams.PersonID, from, to time.Time, history time.Duration) []string {
 	var out []string
 	for _, p := range periods {
-		if p.Person != person || p.Role != RecordedUser {
+		if p.Person != person || !p.Role.Custodian() {
 			continue
 		}
 		p.From = p.From.Add(-history)

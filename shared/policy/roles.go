@@ -23,12 +23,20 @@ const (
 	ComplianceOfficer Role = "complianceOfficer"
 	Administrator     Role = "administrator"
 	Auditor           Role = "auditor"
+	// RecordedTeam is held by teams whose channels are recorded. Entra gives no two objects
+	// one id, so a team stands in the roster like a person, and what is true of a custodian
+	// (desk, period, retention, hold, who may see it) is true of both. No role group gives
+	// it; see RecordedTeams.
+	RecordedTeam Role = "recordedTeam"
 	// NeverRecorded takes its members' calls out of recording, whatever else they are.
 	NeverRecorded Role = "neverRecorded"
 )
 
 // Roles lists every role.
 var Roles = []Role{RecordedUser, Supervisor, ComplianceOfficer, Administrator, Auditor, NeverRecorded}
+
+// Custodian reports whether whoever holds the role is recorded.
+func (r Role) Custodian() bool { return r == RecordedUser || r == RecordedTeam }
 
 // RoleGroup binds an Entra group to a role, and for recorded users and
 // supervisors to a desk.

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -21,7 +22,7 @@ type Person struct {
 	CommunicationsDLP bool `json:"communicationsDlp"`
 }
 
-// Period is a stretch of time in which a person held a role on a desk. From is
+// Period is a stretch of time in which a person, or with RecordedTeam a team, held a role on a desk. From is
 // when group sync first saw the membership, To when it first saw it gone; the
 // zero To means still open. A person is covered at From ≤ t < To.
 type Period struct {
@@ -209,12 +210,25 @@ func Conflicts(observed []Membership) []teams.PersonID {
 	return out
 }
 
-// Covered returns the parts of [from, to) in which the person was a recorded
-// user on any desk, joined and in order.
+// Custodians returns every period in which a person or a team was recorded.
+func Custodians(ctx context.Context, r Roster) ([]Period, error) {
+	people, err := r.Periods(ctx, RecordedUser)
+	if err != nil {
+		return nil, fmt.Errorf("read recorded users: %w", err)
+	}
+	recorded, err := r.Periods(ctx, RecordedTeam)
+	if err != nil {
+		return nil, fmt.Errorf("read recorded teams: %w", err)
+	}
+	return append(people, recorded...), nil
+}
+
+// Covered returns the parts of [from, to) in which the custodian was recorded on any
+// desk, joined and in order.
 func Covered(periods []Period, from, to time.Time) []Span {
 	var spans []Span
 	for _, p := range periods {
-		if p.Role != RecordedUser || !p.Overlaps(from, to) {
+		if !p.Role.Custodian() || !p.Overlaps(from, to) {
 			continue
 		}
 		s := Span{From: latest(p.From, from), To: to}

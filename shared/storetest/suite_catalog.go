@@ -61,7 +61,7 @@ func makeConversation(thread string, start time.Time) conversation.Conversation 
 }
 
 func makeObject(n int) *conversation.Object {
-	o := &conversation.Object{Name: evidence.NewObjectID(), Custodian: newPerson(), ClaimedAt: march.Add(time.Hour), Seq: 3}
+	o := &conversation.Object{Name: evidence.NewObjectID(), Custodian: newPerson(), Lane: conversation.LaneNotified, ClaimedAt: march.Add(time.Hour), Seq: 3}
 	for i := range n {
 		id := fmt.Sprint(march.UnixMilli() + int64(i))
 		o.Versions = append(o.Versions, conversation.Version{
@@ -125,7 +125,7 @@ func claimReadBack(t *testing.T, c conversation.Catalog) {
 	wantSlice(t, "first", s, conversation.Slice{Conversation: conv, Objects: []conversation.Object{*o}})
 	conv.Versions, conv.Last = 503, conv.Last.Add(time.Hour)
 	second := makeObject(0)
-	r := conversation.Receipt{Custodian: newPerson(), Window: "1-1-2", At: march, Versions: []conversation.VersionKey{o.Versions[0].VersionKey}}
+	r := conversation.Receipt{Custodian: newPerson(), Lane: conversation.LaneLookback, Window: "1-1-2", At: march, Versions: []conversation.VersionKey{o.Versions[0].VersionKey}}
 	s = claimed(t, c, s, conversation.Claim{Conversation: conv, Add: second, Receipt: &r})
 	wantSlice(t, "second", s, conversation.Slice{
 		Conversation: conv, Objects: []conversation.Object{*o, *second}, Receipts: []conversation.Receipt{r},

@@ -46,8 +46,10 @@ var arrows = map[string]string{
 	"functions/internal/funchost": "",
 	"functions/groupsync":         "shared/teams shared/policy shared/custody",
 	"functions/exportplan":        "shared/teams shared/policy shared/conversation",
+	// The way into evidence that the lanes of messages share.
+	"functions/internal/intake": "shared/teams shared/policy shared/conversation shared/custody shared/evidence",
 	// msgraph for its raw pages and its judgment of errors, funchost for ErrPoison.
-	"functions/chatexport": "shared/teams shared/policy shared/conversation shared/custody shared/evidence shared/msgraph functions/internal/funchost",
+	"functions/chatexport": "shared/teams shared/policy shared/conversation shared/custody shared/msgraph functions/internal/funchost functions/internal/intake",
 	"functions/portal":     "shared/teams shared/rawjson shared/policy shared/conversation shared/evidence shared/custody shared/media shared/bearer",
 	"functions/sequencer":  "shared/teams shared/custody",
 	"functions/export":     "shared/teams shared/conversation shared/policy shared/custody shared/evidence shared/media functions/internal/funchost",

@@ -71,6 +71,12 @@ export async function signedIn(name, options = {}, path = "/steno/") {
 
 /** What axe finds wrong with the page as it stands. */
 export async function audit(page) {
+  // A control that was just enabled still has the pale colors of a disabled one until the browser has drawn its transition to the end.
+  await page.evaluate(async () => {
+    for (let frames = 0; frames < 2; frames++) await new Promise(requestAnimationFrame);
+    const ending = document.getAnimations().filter((a) => Number.isFinite(a.effect?.getComputedTiming().endTime));
+    await Promise.all(ending.map((a) => a.finished.catch(() => {})));
+  });
   await page.evaluate(axe);
   const { violations } = await page.evaluate(() =>
     window.axe.run(

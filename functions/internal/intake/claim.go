@@ -1,4 +1,4 @@
-package chatexport
+package intake
 
 import (
 	"context"
@@ -13,18 +13,20 @@ import (
 	"steno/shared/conversation"
 	"steno/shared/custody"
 	"steno/shared/evidence"
+	"steno/shared/teams"
 )
 
 // stored is what storing the messages of one conversation came to.
 type stored struct {
 	facts conversation.Conversation
-	added int              // versions
-	bound []custody.Object // what the log is to bind
+	added int                    // versions
+	held  []conversation.Message // those that the custodian's own objects hold
+	bound []custody.Object       // what the log is to bind
 }
 
 // storeConversation makes sure that every message version is in evidence. first tells a
 // first pass.
-func (e *Exporter) storeConversation(ctx context.Context, first bool, h conversation.BatchHeader, messages []conversation.Message) (stored, error) {
+func (in *Intake) storeConversation(ctx context.Context, first bool, h conversation.BatchHeader, messages []conversation.Message) (stored, error) {
 	var out stored
 	bytesOf := make(map[conversation.VersionKey]conversation.Message, len(messages))
 	for _, m := range messages {
@@ -34,28 +36,28 @@ func (e *Exporter) storeConversation(ctx context.Context, first bool, h conversa
 		// Most conversations of a first pass are new, and a claim in a new one needs no
 		// reading: if the guess is wrong the claim fails and costs what it hoped to save.
 		var slice conversation.Slice
-		if try > 0 || !first || e.met(h.Conversation) {
+		if try > 0 || !first || in.met(h.Conversation) {
 			var err error
-			if slice, err = e.catalog.Slice(ctx, h.Conversation); err != nil {
+			if slice, err = in.catalog.Slice(ctx, h.Conversation); err != nil {
 				return out, err
 			}
 		}
 		if slice.Conversation.Disposed != nil {
 			// What was erased must not come back by the next pass over the same stretch.
-			e.log.WarnContext(ctx, "versions of a disposed conversation left out", slog.String("conversation", string(h.Conversation)), slog.Int("versions", len(messages)))
+			in.log.WarnContext(ctx, "versions of a disposed conversation left out", slog.String("conversation", string(h.Conversation)), slog.Int("versions", len(messages)))
 			return out, nil
 		}
-		dropped, completed, err := e.settle(ctx, h, slice, bytesOf)
+		dropped, completed, err := in.settle(ctx, h, slice, bytesOf)
 		if err != nil {
 			return out, err
 		}
 		out.bound = append(out.bound, completed...)
-		claim, fresh := e.claim(h, slice, messages, dropped)
+		claim, fresh := in.claim(h, slice, messages, dropped)
 		if claim == nil {
-			out.facts = slice.Conversation
+			out.facts, out.held = slice.Conversation, heldBy(h.Custodian, slice, messages)
 			return out, nil
 		}
-		err = e.catalog.Claim(ctx, slice, *claim)
+		err = in.catalog.Claim(ctx, slice, *claim)
 		if errors.Is(err, conversation.ErrConflict) {
 			continue
 		}
@@ -63,13 +65,14 @@ func (e *Exporter) storeConversation(ctx context.Context, first bool, h conversa
 			return out, err
 		}
 		out.facts, out.added = claim.Conversation, len(fresh)
+		out.held = append(heldBy(h.Custodian, slice, messages), fresh...)
 		for _, o := range slice.Objects {
 			if slices.Contains(dropped, o.Name) {
 				out.bound = append(out.bound, custody.Object{Unit: string(h.Conversation), Object: o.Name, Seq: o.Seq, Void: true})
 			}
 		}
 		if claim.Add != nil {
-			b, err := e.put(ctx, h, *claim.Add, fresh)
+			b, err := in.put(ctx, h, *claim.Add, fresh)
 			if err != nil {
 				return out, err
 			}
@@ -77,18 +80,29 @@ func (e *Exporter) storeConversation(ctx context.Context, first bool, h conversa
 		}
 		return out, nil
 	}
-	return out, fmt.Errorf("%w: the slice kept changing", errLater)
+	return out, fmt.Errorf("%w: the slice kept changing", ErrLater)
+}
+
+// heldBy returns the messages that stand in objects of the custodian.
+func heldBy(custodian teams.PersonID, s conversation.Slice, messages []conversation.Message) []conversation.Message {
+	var out []conversation.Message
+	for _, m := range messages {
+		if o, held := s.Holds(m.VersionKey); held && o.Custodian == custodian {
+			out = append(out, m)
+		}
+	}
+	return out
 }
 
 // settle makes sure that each object which promises a version of ours is stored:
 // it is, or it is put now from the same bytes and returned to be bound, or its claim has
-// expired and is returned to be dropped. Otherwise somebody is still at it: errLater.
-func (e *Exporter) settle(ctx context.Context, h conversation.BatchHeader, s conversation.Slice, ours map[conversation.VersionKey]conversation.Message) (dropped []string, completed []custody.Object, err error) {
+// expired and is returned to be dropped. Otherwise somebody is still at it: ErrLater.
+func (in *Intake) settle(ctx context.Context, h conversation.BatchHeader, s conversation.Slice, ours map[conversation.VersionKey]conversation.Message) (dropped []string, completed []custody.Object, err error) {
 	for _, o := range s.Objects {
 		if !slices.ContainsFunc(o.Versions, func(v conversation.Version) bool { _, ok := ours[v.VersionKey]; return ok }) {
 			continue
 		}
-		exists, err := e.exists(ctx, h, o.Name)
+		exists, err := in.exists(ctx, h, o.Name)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -96,15 +110,15 @@ func (e *Exporter) settle(ctx context.Context, h conversation.BatchHeader, s con
 			continue
 		}
 		if same := sameBytes(o, ours); same != nil {
-			b, err := e.put(ctx, h, o, same)
+			b, err := in.put(ctx, h, o, same)
 			if err != nil {
 				return nil, nil, err
 			}
 			completed = append(completed, b...)
 			continue
 		}
-		if time.Since(o.ClaimedAt) < e.config.ClaimLease {
-			return nil, nil, errLater
+		if time.Since(o.ClaimedAt) < in.config.ClaimLease {
+			return nil, nil, ErrLater
 		}
 		dropped = append(dropped, o.Name)
 	}
@@ -127,7 +141,7 @@ func sameBytes(o conversation.Object, ours map[conversation.VersionKey]conversat
 
 // claim works out what to change in a slice: the versions nobody has are claimed
 // under a new object, those somebody else has are received. nil means nothing to do.
-func (e *Exporter) claim(h conversation.BatchHeader, s conversation.Slice, messages []conversation.Message, dropped []string) (*conversation.Claim, []conversation.Message) {
+func (in *Intake) claim(h conversation.BatchHeader, s conversation.Slice, messages []conversation.Message, dropped []string) (*conversation.Claim, []conversation.Message) {
 	s.Objects = slices.DeleteFunc(slices.Clone(s.Objects), func(o conversation.Object) bool { return slices.Contains(dropped, o.Name) })
 	var fresh []conversation.Message
 	var received []conversation.VersionKey
@@ -136,7 +150,8 @@ func (e *Exporter) claim(h conversation.BatchHeader, s conversation.Slice, messa
 		switch {
 		case !held:
 			fresh = append(fresh, m)
-		case o.Custodian != h.Custodian && !s.Received(h.Custodian, m.VersionKey):
+		case o.Custodian != h.Custodian && !s.Received(h.Custodian, m.VersionKey),
+			h.Lane != conversation.LaneNotified && !s.Confirmed(m.VersionKey):
 			received = append(received, m.VersionKey)
 		}
 	}
@@ -146,7 +161,7 @@ func (e *Exporter) claim(h conversation.BatchHeader, s conversation.Slice, messa
 	c := &conversation.Claim{Conversation: s.Conversation.With(h, fresh), Drop: dropped}
 	now := time.Now().UTC()
 	if len(fresh) > 0 {
-		c.Add = &conversation.Object{Name: evidence.NewObjectID(), Custodian: h.Custodian, ClaimedAt: now, Seq: s.Conversation.Objects}
+		c.Add = &conversation.Object{Name: evidence.NewObjectID(), Custodian: h.Custodian, Lane: h.Lane, ClaimedAt: now, Seq: s.Conversation.Objects}
 		c.Conversation.Objects++
 		for _, m := range fresh {
 			c.Add.Versions = append(c.Add.Versions, conversation.Version{
@@ -155,7 +170,7 @@ func (e *Exporter) claim(h conversation.BatchHeader, s conversation.Slice, messa
 		}
 	}
 	if len(received) > 0 {
-		c.Receipt = &conversation.Receipt{Custodian: h.Custodian, Window: h.Window, Versions: received, At: now}
+		c.Receipt = &conversation.Receipt{Custodian: h.Custodian, Lane: h.Lane, Window: h.Window, Versions: received, At: now}
 	}
 	return c, fresh
 }
@@ -168,49 +183,49 @@ func refOf(h conversation.BatchHeader, object string) evidence.Ref {
 // Whoever fills the name first has the same messages, because the claim lists their
 // digests; what stands there is bound by whoever sealed it, since each sealing gives other
 // bytes.
-func (e *Exporter) put(ctx context.Context, h conversation.BatchHeader, o conversation.Object, messages []conversation.Message) ([]custody.Object, error) {
+func (in *Intake) put(ctx context.Context, h conversation.BatchHeader, o conversation.Object, messages []conversation.Message) ([]custody.Object, error) {
 	plain, err := conversation.EncodeBatch(h, messages)
 	if err != nil {
 		return nil, err
 	}
-	sealed, err := e.store.Seal(ctx, refOf(h, o.Name), plain)
+	sealed, err := in.store.Seal(ctx, refOf(h, o.Name), plain)
 	if err != nil {
 		return nil, err
 	}
-	if sealed.Until, err = e.until(ctx, h); err != nil {
+	if sealed.Until, err = in.until(ctx, h); err != nil {
 		return nil, err
 	}
-	switch err := e.store.Put(ctx, sealed); {
+	switch err := in.store.Put(ctx, sealed); {
 	case errors.Is(err, evidence.ErrExists):
 		// Ours after all, if the first answer was lost and the request repeated.
-		_, digest, err := e.store.Digest(ctx, sealed.Ref)
+		_, digest, err := in.store.Digest(ctx, sealed.Ref)
 		if err != nil {
 			return nil, err
 		}
 		if digest != sealed.Ciphertext {
-			e.remember(o.Name)
+			in.remember(o.Name)
 			return nil, nil
 		}
 	case err != nil:
 		return nil, err
 	}
-	e.remember(o.Name)
+	in.remember(o.Name)
 	return []custody.Object{{
 		Unit: string(h.Conversation), Object: o.Name, Seq: o.Seq,
 		SHA256: hex.EncodeToString(sealed.Ciphertext[:]), Commit: hex.EncodeToString(sealed.Commit[:]),
 	}}, nil
 }
 
-func (e *Exporter) exists(ctx context.Context, h conversation.BatchHeader, object string) (bool, error) {
-	e.mu.Lock()
-	known := e.stored[object]
-	e.mu.Unlock()
+func (in *Intake) exists(ctx context.Context, h conversation.BatchHeader, object string) (bool, error) {
+	in.mu.Lock()
+	known := in.stored[object]
+	in.mu.Unlock()
 	if known {
 		return true, nil
 	}
-	ok, err := e.store.Exists(ctx, refOf(h, object))
+	ok, err := in.store.Exists(ctx, refOf(h, object))
 	if ok {
-		e.remember(object)
+		in.remember(object)
 	}
 	return ok, err
 }
@@ -218,26 +233,26 @@ func (e *Exporter) exists(ctx context.Context, h conversation.BatchHeader, objec
 // maxStored bounds the cache of objects known to be stored (some 80 bytes each).
 const maxStored = 10_000
 
-func (e *Exporter) remember(object string) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if len(e.stored) >= maxStored {
-		clear(e.stored)
+func (in *Intake) remember(object string) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if len(in.stored) >= maxStored {
+		clear(in.stored)
 	}
-	e.stored[object] = true
+	in.stored[object] = true
 }
 
 // met reports whether this process has stored anything of the conversation lately, and
 // takes note of it.
-func (e *Exporter) met(id conversation.ID) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.conversations[id] {
+func (in *Intake) met(id conversation.ID) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.conversations[id] {
 		return true
 	}
-	if len(e.conversations) >= maxStored {
-		clear(e.conversations)
+	if len(in.conversations) >= maxStored {
+		clear(in.conversations)
 	}
-	e.conversations[id] = true
+	in.conversations[id] = true
 	return false
 }

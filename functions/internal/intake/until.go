@@ -1,4 +1,4 @@
-package chatexport
+package intake
 
 import (
 	"context"
@@ -11,8 +11,8 @@ import (
 // until is the Retain Until under which a batch is stored: that of its custodian's desks on
 // the conversation's day. Another custodian's may be longer; function retention moves the
 // date on then.
-func (e *Exporter) until(ctx context.Context, h conversation.BatchHeader) (time.Time, error) {
-	periods, err := e.periodsOf(ctx, h.Custodian, true)
+func (in *Intake) until(ctx context.Context, h conversation.BatchHeader) (time.Time, error) {
+	periods, err := in.PeriodsOf(ctx, h.Custodian, true)
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -20,7 +20,7 @@ func (e *Exporter) until(ctx context.Context, h conversation.BatchHeader) (time.
 	f := policy.Facts{
 		Tenant: h.Tenant, Conversation: string(h.Conversation), Modality: string(conversation.Chat), Start: day, End: day.AddDate(0, 0, 1),
 	}
-	desks := policy.DesksAt(periods, h.Custodian, f.Start, f.End, e.config.History)
+	desks := policy.DesksAt(periods, h.Custodian, f.Start, f.End, in.config.History)
 	f.Custodians = []policy.CustodianFacts{{Person: h.Custodian, Desks: desks}}
-	return e.config.Policies.Decide(f).Until, nil
+	return in.config.Policies.Decide(f).Until, nil
 }
