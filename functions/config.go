@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/mail"
 	"net/url"
 	"strings"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"steno/functions/retention"
 	"steno/functions/sequencer"
 	"steno/shared/config"
+	"steno/shared/coverage"
 	"steno/shared/evidence"
 	"steno/shared/msgraph"
 	"steno/shared/policy"
@@ -61,7 +63,12 @@ type settings struct {
 	vaultURL, vaultKey                  string
 	recovery                            *evidence.RecoveryKey // nil: no copies of keys
 	vaultLogURL                         string                // container of the vault's log; empty: no audit
-	audit                               reconcile.Config
+	audit                               reconcile.AuditConfig
+	coverage                            reconcile.CoverageConfig
+	statements                          string        // container of coverage statements
+	alertWebhook                        config.Secret // or empty
+	alertFrom                           teams.PersonID
+	alertTo                             []string
 	custodyFiles, custodyHeads          string // containers of the custody log
 	signingKey                          string
 	signEvery                           time.Duration
@@ -124,6 +131,7 @@ func readSettings(environ []string) (settings, *config.Reader, error) {
 	}
 	readAudit(r, &s)
 	readRetention(r, &s)
+	readCoverage(r, &s)
 	s.fixity = fixity.Config{
 		Tenant: s.tenant,
 		Period: r.Duration("STENO_FIXITY_PERIOD", fixity.DefaultPeriod, time.Hour, 366*24*time.Hour),
@@ -163,7 +171,7 @@ func readAudit(r *config.Reader, s *settings) {
 	if _, ok := r.Lookup("STENO_VAULT_LOG_URL"); ok {
 		s.vaultLogURL = r.URL("STENO_VAULT_LOG_URL")
 	}
-	s.audit = reconcile.Config{
+	s.audit = reconcile.AuditConfig{
 		Tenant: s.tenant,
 		Lag:    r.Duration("STENO_VAULT_LOG_LAG", reconcile.DefaultLag, 15*time.Minute, 24*time.Hour),
 		Rate:   int(r.Number("STENO_UNWRAP_RATE", reconcile.DefaultRate, 1, 10_000)),
@@ -177,6 +185,53 @@ func readAudit(r *config.Reader, s *settings) {
 			s.audit.Callers = append(s.audit.Callers, id)
 		}
 	}
+}
+
+// readCoverage reads what is stated of coverage, and who is told.
+func readCoverage(r *config.Reader, s *settings) {
+	s.statements = r.Optional("STENO_COVERAGE_CONTAINER", "coverage")
+	s.coverage = reconcile.CoverageConfig{
+		Tenant: s.tenant, History: s.plan.History, Groups: s.roleGroups,
+		Calls:   r.Bool("STENO_CALL_RECORDS"),
+		After:   r.Durations("STENO_COVERAGE_AFTER", reconcile.DefaultAfter),
+		Interim: r.Duration("STENO_COVERAGE_INTERIM", 0, 0, 24*time.Hour),
+		Tolerance: coverage.Tolerance{
+			Media: r.Duration("STENO_GAP_TOLERANCE", coverage.DefaultTolerance.Media, time.Second, 10*time.Minute),
+			Clock: coverage.DefaultTolerance.Clock,
+			Grace: r.Duration("STENO_GAP_GRACE", coverage.DefaultTolerance.Grace, time.Second, 24*time.Hour),
+		},
+		ReadLag: r.Duration("STENO_COVERAGE_LAG", reconcile.DefaultReadLag, time.Millisecond, 24*time.Hour),
+	}
+	if _, ok := r.Lookup("STENO_CANARY_THREAD"); ok {
+		s.coverage.Canary = config.Parse(r, "STENO_CANARY_THREAD", teams.ParseThreadID)
+	}
+	if v, ok := r.Lookup("STENO_ALERT_WEBHOOK"); ok {
+		if u, err := url.Parse(v); err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil {
+			r.Fault("STENO_ALERT_WEBHOOK", errors.New("want an https address"))
+		}
+		s.alertWebhook = config.Secret(v)
+	}
+	_, from := r.Lookup("STENO_ALERT_MAIL_FROM")
+	_, to := r.Lookup("STENO_ALERT_MAIL_TO")
+	switch {
+	case from != to:
+		r.Fault("STENO_ALERT_MAIL_FROM", errors.New("want both this and STENO_ALERT_MAIL_TO, or neither"))
+	case from:
+		s.alertFrom = config.Parse(r, "STENO_ALERT_MAIL_FROM", teams.ParsePersonID)
+		s.alertTo = config.Parse(r, "STENO_ALERT_MAIL_TO", addresses)
+	}
+}
+
+// addresses reads mail addresses with commas between them.
+func addresses(s string) (out []string, err error) {
+	for a := range strings.SplitSeq(s, ",") {
+		got, err := mail.ParseAddress(strings.TrimSpace(a))
+		if err != nil {
+			return nil, errors.New("want mail addresses with commas between them")
+		}
+		out = append(out, got.Address)
+	}
+	return out, nil
 }
 
 // readCustody reads where the custody log lies, who signs it and who witnesses it.

@@ -159,7 +159,11 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 		Orders: orders, Approvals: approvals, Roster: roster, Catalog: catalog, Calls: catalog, Evidence: store, Packages: packages,
 		Trail: trail, Tiles: tiles, Signer: signer, Queue: exports,
 	}, log)
-	audit, err := auditing(s, cred, opts, reconcile.Stores{Trail: trail, Keys: azure.NewKeys(tables)}, vault.Host, log)
+	audit, err := auditing(s, cred, opts, reconcile.AuditStores{Trail: trail, Keys: azure.NewKeys(tables)}, vault.Host, log)
+	if err != nil {
+		return err
+	}
+	stated, err := stating(s, cred, opts, tables, graph, reconcile.CoverageStores{Roster: roster, Catalog: catalog, Recorded: catalog, Trail: trail, Signer: signer}, log)
 	if err != nil {
 		return err
 	}
@@ -178,7 +182,7 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	register(mux, functions{sync: sync, plan: plan, export: chats, seal: seal, order: order, keep: keep, hand: hand, reread: reread, audit: audit, web: web})
+	register(mux, functions{sync: sync, plan: plan, export: chats, seal: seal, order: order, keep: keep, hand: hand, reread: reread, audit: audit, stated: stated, web: web})
 	l, err := funchost.Listen(ctx, s.port)
 	if err != nil {
 		return err
@@ -267,7 +271,7 @@ func rereading(s settings, cred azcore.TokenCredential, opts azcore.ClientOption
 }
 
 // auditing is the function that explains what the vault logged. Its progress stands beside the head of the custody log.
-func auditing(s settings, cred azcore.TokenCredential, opts azcore.ClientOptions, stores reconcile.Stores, vaultHost string, log *slog.Logger) (*reconcile.Reconcile, error) {
+func auditing(s settings, cred azcore.TokenCredential, opts azcore.ClientOptions, stores reconcile.AuditStores, vaultHost string, log *slog.Logger) (*reconcile.Audit, error) {
 	heads, err := container.NewClient(s.blobURL+"/"+s.custodyHeads, cred, &container.ClientOptions{ClientOptions: opts})
 	if err != nil {
 		return nil, fmt.Errorf("blobs: %w", err)
@@ -282,7 +286,38 @@ func auditing(s settings, cred azcore.TokenCredential, opts azcore.ClientOptions
 	stores.State = azure.NewMutable(s.tenant, heads, "reconcile")
 	c := s.audit
 	c.Key, c.VaultHosts = s.vaultKey, []string{vaultHost}
-	return reconcile.New(c, stores, log), nil
+	return reconcile.NewAudit(c, stores, log), nil
+}
+
+// stating is the function that states what was expected and what was captured.
+func stating(s settings, cred azcore.TokenCredential, opts azcore.ClientOptions, tables *aztables.ServiceClient, graph *msgraph.Client, stores reconcile.CoverageStores, log *slog.Logger) (*reconcile.Coverage, error) {
+	heads, err := container.NewClient(s.blobURL+"/"+s.custodyHeads, cred, &container.ClientOptions{ClientOptions: opts})
+	if err != nil {
+		return nil, fmt.Errorf("blobs: %w", err)
+	}
+	if stores.Statements, err = statements(s, cred, opts); err != nil {
+		return nil, err
+	}
+	stores.State = azure.NewMutable(s.tenant, heads, "coverage")
+	stores.Records, stores.Graph = azure.NewCallRecords(s.tenant, tables), graph
+	if s.alertWebhook != "" {
+		stores.Alerters = append(stores.Alerters, reconcile.NewWebhook(string(s.alertWebhook), http.DefaultTransport))
+	}
+	if s.alertFrom != "" {
+		stores.Alerters = append(stores.Alerters, reconcile.Mail{Mailer: graph, From: s.alertFrom, To: s.alertTo})
+	}
+	c := s.coverage
+	c.Maker = maker()
+	return reconcile.NewCoverage(c, stores, log), nil
+}
+
+// statements is where coverage statements lie.
+func statements(s settings, cred azcore.TokenCredential, opts azcore.ClientOptions) (*azure.Statements, error) {
+	c, err := container.NewClient(s.blobURL+"/"+s.statements, cred, &container.ClientOptions{ClientOptions: opts})
+	if err != nil {
+		return nil, fmt.Errorf("blobs: %w", err)
+	}
+	return azure.NewStatements(s.tenant, c), nil
 }
 
 // custodyTiles is where the custody log lies.

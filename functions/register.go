@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -31,7 +32,8 @@ type functions struct {
 	hand   *export.Exporter
 	keep   *retention.Retention
 	reread *fixity.Fixity
-	audit  *reconcile.Reconcile
+	audit  *reconcile.Audit
+	stated *reconcile.Coverage
 	web    http.Handler
 }
 
@@ -41,7 +43,9 @@ func register(mux *funchost.Mux, f functions) {
 	mux.Timer("exportplan", func(ctx context.Context, _ funchost.TimerInfo) error { return f.plan.Run(ctx) })
 	mux.Timer("sequencer", func(ctx context.Context, _ funchost.TimerInfo) error { return f.order.Run(ctx) })
 	mux.Timer("retention", func(ctx context.Context, _ funchost.TimerInfo) error { return f.keep.Run(ctx) })
-	mux.Timer("reconcile", func(ctx context.Context, _ funchost.TimerInfo) error { return f.audit.Run(ctx) })
+	mux.Timer("reconcile", func(ctx context.Context, _ funchost.TimerInfo) error {
+		return errors.Join(f.audit.Run(ctx), f.stated.Run(ctx))
+	})
 	mux.Timer("fixity", func(ctx context.Context, _ funchost.TimerInfo) error { return f.reread.Run(ctx) })
 	mux.Queue("chatexport", "window", func(ctx context.Context, m funchost.Message) error { return f.export.Handle(ctx, m.Body) })
 	mux.Queue("finalize", "leg", func(ctx context.Context, m funchost.Message) error { return f.seal.Handle(ctx, m.Body) })

@@ -237,7 +237,7 @@ func (e *Exporter) keep(ctx context.Context, w conversation.Window, pages []inta
 		return err
 	}
 	if w.Pass > 1 && w.Pass <= conversation.MaxPass && kept.Done.New > 0 {
-		if err := e.missed(ctx, w, kept.Done.New); err != nil {
+		if kept.Done.Late, err = e.missed(ctx, w, kept.Done.New); err != nil {
 			return err
 		}
 	}
@@ -247,18 +247,18 @@ func (e *Exporter) keep(ctx context.Context, w conversation.Window, pages []inta
 	return nil
 }
 
-// missed raises the alarm if an earlier pass had finished the stretch and left
-// versions behind. If it had not, this pass has merely overtaken it.
-func (e *Exporter) missed(ctx context.Context, w conversation.Window, added int) error {
+// missed raises the alarm if an earlier pass had finished the stretch and left versions
+// behind, and returns how many. If it had not, this pass has merely overtaken it.
+func (e *Exporter) missed(ctx context.Context, w conversation.Window, added int) (late int, err error) {
 	done, err := e.catalog.FinishedWindows(ctx, w.Custodian, w.Pass-1, w.From.Add(-conversation.MaxWindow), w.To.Add(conversation.MaxWindow))
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if len(w.Uncovered(done)) > 0 {
 		e.log.InfoContext(ctx, "a later pass overtook an earlier one", slog.String("window", w.Key()), slog.Int("new", added))
-		return nil
+		return 0, nil
 	}
 	e.log.ErrorContext(ctx, "a later pass found versions that an earlier one had missed",
 		slog.String("alarm", "second-pass"), slog.String("window", w.Key()), slog.Any("person", w.Custodian), slog.Int("new", added))
-	return nil
+	return added, nil
 }

@@ -167,7 +167,7 @@ func TestReadingThroughTheDoorIsExplainedAndAnUnwrapPastItIsNamed(t *testing.T) 
 	now := time.Now()
 	audit := func(later time.Duration) {
 		t.Helper()
-		ok(reconcile.New(reconcile.Config{Tenant: tenant, Key: wrap, VaultHosts: []string{at.Host}, Now: func() time.Time { return now.Add(later) }}, reconcile.Stores{
+		ok(reconcile.NewAudit(reconcile.AuditConfig{Tenant: tenant, Key: wrap, VaultHosts: []string{at.Host}, Now: func() time.Time { return now.Add(later) }}, reconcile.AuditStores{
 			Log: azure.NewVaultLog(boxes["insights-logs-auditevent"]), Trail: trail, Keys: keys, State: azure.NewMutable(tenant, boxes["custody-head"], "reconcile"),
 		}, slog.New(slog.NewTextHandler(&out, nil))).Run(ctx))
 	}

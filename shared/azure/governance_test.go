@@ -5,9 +5,11 @@ import (
 	"testing"
 
 	"steno/shared/azure"
+	"steno/shared/coverage"
 	"steno/shared/evidence"
 	rosters "steno/shared/policy"
 	"steno/shared/storetest"
+	"steno/shared/teams"
 )
 
 func TestDatesAndHoldsOfBlobs(t *testing.T) {
@@ -58,4 +60,14 @@ func TestGravesInTables(t *testing.T) {
 
 func TestExportsInTables(t *testing.T) {
 	storetest.TestExports(t, func(*testing.T) rosters.Exports { return azure.NewExports(storetest.NewTenant(), tables) })
+}
+
+func TestCallRecordsInTables(t *testing.T) {
+	storetest.TestCallRecords(t, func(*testing.T) coverage.CallRecords { return azure.NewCallRecords(storetest.NewTenant(), tables) })
+}
+
+func TestStatementsInBlobs(t *testing.T) {
+	storetest.TestStatements(t, func(_ *testing.T, tenant teams.TenantID) coverage.Statements {
+		return azure.NewStatements(tenant, locked)
+	})
 }

@@ -114,8 +114,9 @@ type Page struct {
 // returned for it and how much of that was new.
 type WindowDone struct {
 	Window
-	Returned int       `json:"returned"` // message versions the export returned
-	New      int       `json:"new"`      // of these, stored by this window
-	Unclear  int       `json:"unclear"`  // items kept aside because they could not be read as messages
+	Returned int       `json:"returned"`       // message versions the export returned
+	New      int       `json:"new"`            // of these, stored by this window
+	Unclear  int       `json:"unclear"`        // items kept aside because they could not be read as messages
+	Late     int       `json:"late,omitempty"` // of the new ones, those that an earlier pass had finished without
 	At       time.Time `json:"at"`
 }

@@ -59,6 +59,10 @@ const (
 	FixityAlarm    Action = "fixity-alarm"    // stored evidence is not what was sealed
 	FixityDay      Action = "fixity"          // how much stored evidence was read again in a day
 	Unexplained    Action = "unwrap"          // a conversation key was unwrapped and no event explains it
+
+	GapFound  Action = "capture-gap" // a recorded user was in a call that is not, or not wholly, recorded
+	GapHealed Action = "gap-healed"  // a recording that came late closed a capture gap
+	Stated    Action = "coverage"    // a coverage statement was signed and stored; Detail has its digest and sums
 )
 
 // Event is one entry of the trail. It names items by id and holds no content, no

@@ -4,9 +4,11 @@ import (
 	"testing"
 	"time"
 
+	"steno/shared/coverage"
 	"steno/shared/evidence"
 	"steno/shared/policy"
 	"steno/shared/storetest"
+	"steno/shared/teams"
 )
 
 func TestGovernorInMemory(t *testing.T) {
@@ -55,4 +57,12 @@ func TestVaultLogInMemory(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestCallRecordsInMemory(t *testing.T) {
+	storetest.TestCallRecords(t, func(*testing.T) coverage.CallRecords { return new(storetest.CallRecords) })
+}
+
+func TestStatementsInMemory(t *testing.T) {
+	storetest.TestStatements(t, func(*testing.T, teams.TenantID) coverage.Statements { return new(storetest.Statements) })
 }

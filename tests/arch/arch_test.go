@@ -27,7 +27,9 @@ var arrows = map[string]string{
 	"shared/rawjson":      "",
 	"shared/conversation": "shared/teams shared/rawjson",
 	"shared/policy":       "shared/teams",
-	"shared/custody":      "shared/teams",
+	// What ought to have been captured, and what was: the words of reconciliation.
+	"shared/coverage": "shared/teams shared/conversation",
+	"shared/custody":  "shared/teams",
 	// The second verifier of export packages: it shares nothing with what makes them.
 	"shared/custody/verify":             "shared/teams shared/custody",
 	"shared/evidence/internal/envelope": "",
@@ -35,8 +37,8 @@ var arrows = map[string]string{
 	"shared/msgraph":                    "shared/teams shared/rawjson",
 	"shared/msgraph/directory":          "shared/teams",
 	"shared/config":                     "",
-	"shared/azure":                      "shared/teams shared/conversation shared/policy shared/custody shared/evidence",
-	"shared/storetest":                  "shared/media shared/teams shared/conversation shared/policy shared/custody shared/evidence",
+	"shared/azure":                      "shared/teams shared/conversation shared/coverage shared/policy shared/custody shared/evidence",
+	"shared/storetest":                  "shared/media shared/teams shared/conversation shared/coverage shared/policy shared/custody shared/evidence",
 	// The bytes of recorded media: bundles, fMP4 fragments, Opus. Written by the bot, read
 	// by finalize and the portal.
 	"shared/media": "shared/teams shared/conversation",

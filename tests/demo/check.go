@@ -32,7 +32,7 @@ func check(ctx context.Context, w *world.World, o options, started time.Time) er
 	calls := make(chan calling, 1)
 	go func() {
 		var c calling
-		c.report, c.err = checkCalls(ctx, w, a)
+		c.report, c.placed, c.err = checkCalls(ctx, w, a)
 		calls <- c
 	}()
 	var runs []world.ExportRun
@@ -51,6 +51,10 @@ func check(ctx context.Context, w *world.World, o options, started time.Time) er
 	spoken := <-calls // calls end before their objects are counted
 	if spoken.err != nil {
 		return spoken.err
+	}
+	covered, err := w.CheckCoverage(ctx, spoken.placed, runs[len(runs)-1].Start)
+	if err != nil {
+		return err
 	}
 	contents, err := a.Read(ctx, time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC), time.Now().Add(time.Hour))
 	if err != nil {
@@ -72,11 +76,12 @@ func check(ctx context.Context, w *world.World, o options, started time.Time) er
 	c.Seed, c.Messages, c.Seconds = o.seed, o.messages, time.Since(started).Seconds()
 	line, err := json.Marshal(struct {
 		world.Report
-		Calls   *world.CallReport   `json:"calls,omitempty"`
-		Custody world.CustodyReport `json:"custody"`
-		Escrow  world.EscrowReport  `json:"escrow"`
-		Export  exportReport        `json:"export"`
-	}{c, spoken.report, logged, escrow, handed})
+		Calls    *world.CallReport    `json:"calls,omitempty"`
+		Coverage world.CoverageReport `json:"coverage"`
+		Custody  world.CustodyReport  `json:"custody"`
+		Escrow   world.EscrowReport   `json:"escrow"`
+		Export   exportReport         `json:"export"`
+	}{c, spoken.report, covered, logged, escrow, handed})
 	if err != nil {
 		return err
 	}
@@ -86,6 +91,9 @@ func check(ctx context.Context, w *world.World, o options, started time.Time) er
 	fmt.Println(string(line))
 	if !c.OK || spoken.report != nil && !spoken.report.OK() {
 		return errors.New("the archive is not what the tenant says")
+	}
+	if !covered.OK() {
+		return errors.New("the coverage statements are not what the tenant says")
 	}
 	if !logged.OK() || spoken.report != nil && logged.Seals < spoken.report.Legs {
 		return errors.New("the custody log is not what the trail says")
@@ -146,6 +154,7 @@ func exported(ctx context.Context, w *world.World, a *world.Archive) (r exportRe
 // calling is how the calls of a check came out.
 type calling struct {
 	report *world.CallReport
+	placed []*sim.Call
 	err    error
 }
 

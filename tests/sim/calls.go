@@ -51,7 +51,9 @@ type Calls struct {
 	calls     []*Call
 	legs      map[string]*leg
 	closed    bool
-	busy      sync.WaitGroup
+	// recordDelay is how long after its end a call has a record.
+	recordDelay time.Duration
+	busy        sync.WaitGroup
 }
 
 // Calls returns the calling side of the tenant.
@@ -222,7 +224,9 @@ type Call struct {
 	sequence int64
 	nextMSI  uint32
 	ended    bool
-	speech   speech
+	// unrecorded says that Graph never has a record of the call.
+	unrecorded bool
+	speech     speech
 }
 
 // Place starts a call: the recorders of everybody recorded are invited at once, beside each other.

@@ -125,6 +125,8 @@ var endpoints = []endpoint{
 	{"/users/{}/chats/getAllRetainedMessages", readChats, (*Tenant).retainedChatMessages},
 	{"/teams/{}/channels/getAllMessages", readChannels, (*Tenant).channelMessages},
 	{"/teams/{}/channels/getAllRetainedMessages", readChannels, (*Tenant).retainedChannelMessages},
+	{"/communications/callRecords", []string{"CallRecords.Read.All"}, (*Tenant).serveCallRecords},
+	{"/communications/callRecords/{}/sessions", []string{"CallRecords.Read.All"}, (*Tenant).serveSessions},
 	{"/chats/{}", []string{"Chat.ReadBasic.All", "Chat.Read.All", "Chat.ReadWrite.All"}, (*Tenant).serveChat},
 	{"/chats/{}/members", []string{"ChatMember.Read.All", "Chat.ReadBasic.All", "Chat.Read.All", "Chat.ReadWrite.All"}, (*Tenant).serveChatMembers},
 	{"/teams/{}", readTeams, (*Tenant).serveTeam},
@@ -189,7 +191,7 @@ func (t *Tenant) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	path, ok := strings.CutPrefix(r.URL.Path, "/v1.0")
-	if ok && strings.HasPrefix(path, "/communications/") {
+	if ok && strings.HasPrefix(path, "/communications/calls/") {
 		t.calls.serve(q, path)
 		return
 	}

@@ -24,6 +24,9 @@ func CheckSettings() map[string]string {
 		"STENO_EXPORT_RETRY_WAIT":  "1s",
 		"STENO_EXPORT_PATIENCE":    "1ms",
 		"STENO_CHECKPOINT_EVERY":   "1s",
+		"STENO_COVERAGE_INTERIM":   "1ms",
+		"STENO_COVERAGE_LAG":       "1s",
+		"STENO_GAP_GRACE":          "1s",
 		"STENO_PACKAGE_RETRY_WAIT": "300ms",
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -53,6 +54,7 @@ const (
 	Exports   = "exports"
 	Custody   = "custody"
 	Heads     = "custody-head"
+	Coverage  = "coverage"
 	Witness   = "witness" // stands for a container of an account that others own
 	VaultKey  = "steno-wrap"
 	SignKey   = "steno-sign"
@@ -222,7 +224,7 @@ func (w *World) startTenant(c Config) error {
 		People: w.people,
 		Clients: []entra.Client{
 			{ID: App, Name: "Steno functions", Secret: appSecret, Roles: map[string][]string{
-				entra.GraphResource: {"Chat.Read.All", "ChannelMessage.Read.All", "GroupMember.Read.All", "Group.Read.All", "User.Read.All", "ChatMember.Read.All"},
+				entra.GraphResource: {"Chat.Read.All", "ChannelMessage.Read.All", "GroupMember.Read.All", "Group.Read.All", "User.Read.All", "ChatMember.Read.All", "CallRecords.Read.All"},
 			}},
 			{ID: BotApp, Name: "Steno recorder", Secret: appSecret, Roles: map[string][]string{
 				entra.GraphResource: {"Calls.AccessMedia.All", "Calls.JoinGroupCall.All"},
@@ -299,7 +301,7 @@ func (w *World) startStorage(ctx context.Context, c Config) error {
 			return fmt.Errorf("create table %s: %w", name, err)
 		}
 	}
-	for _, name := range []string{Container, Tails, Exports, Custody, Heads, Witness} {
+	for _, name := range []string{Container, Tails, Exports, Custody, Heads, Coverage, Witness} {
 		c, err := container.NewClientFromConnectionString(w.Storage.ConnectionString(), name, &container.ClientOptions{ClientOptions: opts})
 		if err != nil {
 			return err
@@ -308,7 +310,7 @@ func (w *World) startStorage(ctx context.Context, c Config) error {
 			return fmt.Errorf("create container %s: %w", name, err)
 		}
 	}
-	return errors.Join(w.Storage.SetContainerDefault(Container, worm.Unlocked, 1), w.Storage.SetContainerDefault(Custody, worm.Unlocked, 1), w.Storage.SetContainerDefault(Witness, worm.Unlocked, 1))
+	return errors.Join(w.Storage.SetContainerDefault(Container, worm.Unlocked, 1), w.Storage.SetContainerDefault(Custody, worm.Unlocked, 1), w.Storage.SetContainerDefault(Coverage, worm.Unlocked, 1), w.Storage.SetContainerDefault(Witness, worm.Unlocked, 1))
 }
 
 // roleGroups is STENO_ROLE_GROUPS for the tenant's groups.
@@ -378,6 +380,8 @@ func (w *World) startHost(ctx context.Context, c Config) error {
 		"STENO_SEQUENCER_SCHEDULE":     "0 */5 * * * *",
 		"STENO_RETENTION_SCHEDULE":     "0 45 */6 * * *",
 		"STENO_RECONCILE_SCHEDULE":     "0 20 * * * *",
+		"STENO_COVERAGE_CONTAINER":     Coverage,
+		"STENO_CALL_RECORDS":           strconv.FormatBool(c.BotExe != ""),
 		"STENO_FIXITY_SCHEDULE":        "0 7,22,37,52 * * * *",
 		"STENO_CUSTODY_CONTAINER":      Custody,
 		"STENO_CUSTODY_HEAD_CONTAINER": Heads,

@@ -37,7 +37,7 @@ type rig struct {
 	keys  storetest.Keys
 	state state
 	out   bytes.Buffer
-	c     reconcile.Config
+	c     reconcile.AuditConfig
 }
 
 // state fails when it is told to.
@@ -57,7 +57,7 @@ func (s *state) SwapHead(ctx context.Context, body []byte, revision string) erro
 }
 
 func newRig(t testing.TB) *rig {
-	return &rig{t: t, now: start, c: reconcile.Config{Tenant: tenant, Key: wrap, VaultHosts: []string{host}}}
+	return &rig{t: t, now: start, c: reconcile.AuditConfig{Tenant: tenant, Key: wrap, VaultHosts: []string{host}}}
 }
 
 func (r *rig) ok(err error) {
@@ -75,11 +75,11 @@ func (r *rig) run() {
 func (r *rig) try() error {
 	c := r.c
 	c.Now = func() time.Time { return r.now }
-	s := reconcile.Stores{Log: &r.log, Trail: custody.Log{Trail: &r.trail, Now: c.Now}, Keys: &r.keys, State: &r.state}
+	s := reconcile.AuditStores{Log: &r.log, Trail: custody.Log{Trail: &r.trail, Now: c.Now}, Keys: &r.keys, State: &r.state}
 	if r.off {
 		s.Log = nil
 	}
-	return reconcile.New(c, s, slog.New(slog.NewTextHandler(&r.out, nil))).Run(r.t.Context())
+	return reconcile.NewAudit(c, s, slog.New(slog.NewTextHandler(&r.out, nil))).Run(r.t.Context())
 }
 
 // unit stores n keys of a unit.

@@ -52,7 +52,7 @@ const (
 )
 
 // Config is what the audit needs to know.
-type Config struct {
+type AuditConfig struct {
 	Tenant     teams.TenantID
 	Key        string        // name of the wrapping key
 	VaultHosts []string      // as in evidence.Config
@@ -75,33 +75,33 @@ type State interface {
 }
 
 // Stores is what is compared with what.
-type Stores struct {
+type AuditStores struct {
 	Log   evidence.VaultLog // nil: the audit is off, and says so once a day
 	Trail custody.Log
 	Keys  Keys
 	State State
 }
 
-// Reconcile is the timer function of that name.
-type Reconcile struct {
-	c   Config
-	s   Stores
+// Audit explains unwraps.
+type Audit struct {
+	c   AuditConfig
+	s   AuditStores
 	log *slog.Logger
 }
 
-// New returns a Reconcile.
-func New(c Config, s Stores, log *slog.Logger) *Reconcile {
+// NewAudit returns an Audit.
+func NewAudit(c AuditConfig, s AuditStores, log *slog.Logger) *Audit {
 	c.Lag, c.Rate = cmp.Or(c.Lag, DefaultLag), cmp.Or(c.Rate, DefaultRate)
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return &Reconcile{c: c, s: s, log: log}
+	return &Audit{c: c, s: s, log: log}
 }
 
 // Run audits what the vault's log has since the last run, up to a lag behind now. A run that
 // dies is repeated from where its last step ended: an alarm may be raised twice, and none is lost.
-func (r *Reconcile) Run(ctx context.Context) error {
-	p := &pass{Reconcile: r, start: r.c.Now().UTC(), capacity: map[string]int{}}
+func (r *Audit) Run(ctx context.Context) error {
+	p := &pass{Audit: r, start: r.c.Now().UTC(), capacity: map[string]int{}}
 	body, revision, err := r.s.State.Head(ctx)
 	if err != nil {
 		return fmt.Errorf("reconcile: read progress: %w", err)
@@ -134,7 +134,7 @@ func (r *Reconcile) Run(ctx context.Context) error {
 
 // pass is one run.
 type pass struct {
-	*Reconcile
+	*Audit
 	start                time.Time
 	state                progress
 	capacity             map[string]int // keys by unit

@@ -1,0 +1,351 @@
+package reconcile
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"steno/shared/conversation"
+	"steno/shared/coverage"
+	"steno/shared/policy"
+	"steno/shared/teams"
+)
+
+// reading is how many custodians, or conversations, are looked at at the same time.
+const reading = 16
+
+// statement works out the statement of a day up to a time.
+func (r *coverageRun) statement(ctx context.Context, day, to time.Time) (coverage.Statement, error) {
+	s := coverage.Statement{
+		Format: coverage.Format, Tenant: r.c.Tenant, Day: day.Format(time.DateOnly), From: day, To: to,
+		MadeAt: r.now, Maker: r.c.Maker, BlindSpots: coverage.BlindSpots, Lines: []coverage.Line{},
+	}
+	lines := &ledger{run: r, day: day, to: to, lines: map[lineKey]*coverage.Line{}}
+	if err := lines.messages(ctx); err != nil {
+		return s, err
+	}
+	second, err := lines.time(ctx)
+	if err != nil {
+		return s, err
+	}
+	if r.c.Calls {
+		if err := lines.calls(ctx); err != nil {
+			return s, err
+		}
+	}
+	if s.Canary, err = r.canary(ctx, day); err != nil {
+		return s, err
+	}
+	s.Second = second
+	for _, l := range lines.lines {
+		s.Lines = append(s.Lines, *l)
+	}
+	s.Sum()
+	return s, nil
+}
+
+type lineKey struct {
+	custodian teams.PersonID
+	modality  coverage.Modality
+	unit      coverage.Unit
+}
+
+// ledger fills the lines of a statement.
+type ledger struct {
+	run     *coverageRun
+	day, to time.Time
+
+	mu    sync.Mutex
+	lines map[lineKey]*coverage.Line
+}
+
+// on calls change with a line, which is begun if it is new. A custodian who was not recorded
+// on that day has none.
+func (l *ledger) on(p teams.PersonID, m coverage.Modality, u coverage.Unit, change func(*coverage.Count)) {
+	periods := l.run.periods[p]
+	if len(periods) == 0 {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	k := lineKey{p, m, u}
+	if l.lines[k] == nil {
+		desks := policy.DesksAt(periods, p, l.day, l.to.Add(-time.Nanosecond), l.run.c.History)
+		l.lines[k] = &coverage.Line{Custodian: p, Team: isTeam(periods), Desks: append([]string{}, desks...), Modality: m, Unit: u}
+	}
+	change(&l.lines[k].Count)
+}
+
+func isTeam(periods []policy.Period) bool {
+	return slices.ContainsFunc(periods, func(p policy.Period) bool { return p.Role == policy.RecordedTeam })
+}
+
+func written(periods []policy.Period) coverage.Modality {
+	if isTeam(periods) {
+		return coverage.Channels
+	}
+	return coverage.Chats
+}
+
+// time fills the lines of seconds: which of the moments in which somebody was recorded were
+// read by a finished window. It costs a query for each custodian and pass.
+func (l *ledger) time(ctx context.Context) (second coverage.SecondPass, err error) {
+	group, gctx := errgroup.WithContext(ctx)
+	group.SetLimit(reading)
+	for p, periods := range l.run.periods {
+		stretches := l.within(spans(periods, l.run.c.History, l.to))
+		if len(stretches) == 0 {
+			continue
+		}
+		group.Go(func() error {
+			again, late, err := l.timeOf(gctx, p, written(periods), stretches)
+			l.mu.Lock()
+			second.Seconds, second.Late = second.Seconds+again, second.Late+late
+			l.mu.Unlock()
+			return err
+		})
+	}
+	err = group.Wait()
+	return second, err
+}
+
+// within cuts stretches down to the day.
+func (l *ledger) within(stretches []policy.Span) (out []policy.Span) {
+	for _, s := range stretches {
+		if s.From.Before(l.day) {
+			s.From = l.day
+		}
+		if s.To.After(l.to) {
+			s.To = l.to
+		}
+		if s.From.Before(s.To) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+func (l *ledger) timeOf(ctx context.Context, p teams.PersonID, m coverage.Modality, stretches []policy.Span) (again, late int64, err error) {
+	read := map[int][]conversation.WindowDone{}
+	for pass := 1; pass <= conversation.MaxPass; pass++ {
+		// A window may begin before the day and end behind it.
+		done, err := l.run.s.Catalog.FinishedWindows(ctx, p, pass, l.day.Add(-conversation.MaxWindow), l.to.Add(conversation.MaxWindow))
+		if err != nil {
+			return 0, 0, err
+		}
+		if len(done) == 0 && pass > 1 {
+			break
+		}
+		read[pass] = done
+	}
+	var total, unread, reread time.Duration
+	for _, s := range stretches {
+		total += s.To.Sub(s.From)
+		unread += sum(uncovered(s, read[1]))
+		if len(read[2]) > 0 {
+			reread += s.To.Sub(s.From) - sum(uncovered(s, read[2]))
+		}
+	}
+	for pass := 2; pass <= conversation.MaxPass; pass++ {
+		for _, d := range read[pass] {
+			if d.From.Before(l.to) && d.To.After(l.day) {
+				late += int64(d.Late)
+			}
+		}
+	}
+	seconds, open := int64(total/time.Second), int64((unread+time.Second-1)/time.Second)
+	open = min(open, seconds)
+	l.on(p, m, coverage.Seconds, func(c *coverage.Count) {
+		c.Capture(seconds - open)
+		c.Doubt(coverage.NotReadYet, open)
+	})
+	return int64(reread / time.Second), late, nil
+}
+
+// uncovered are the parts of a stretch that no finished window read.
+func uncovered(s policy.Span, done []conversation.WindowDone) (out []policy.Span) {
+	w := conversation.Window{From: s.From.Truncate(conversation.Resolution).Add(-conversation.Resolution), To: s.To.Truncate(conversation.Resolution)}
+	if !w.From.Before(w.To) {
+		return nil
+	}
+	for _, part := range w.Uncovered(done) {
+		out = append(out, policy.Span{From: part.From.Add(conversation.Resolution), To: part.To})
+	}
+	return out
+}
+
+func sum(stretches []policy.Span) (d time.Duration) {
+	for _, s := range stretches {
+		d += s.To.Sub(s.From)
+	}
+	return d
+}
+
+// messages fills the lines of message versions, from every conversation of the day. It costs
+// a query a conversation.
+func (l *ledger) messages(ctx context.Context) error {
+	group, gctx := errgroup.WithContext(ctx)
+	group.SetLimit(reading)
+	err := l.each(ctx, func(c conversation.Conversation) {
+		if c.Call == nil && c.Disposed == nil {
+			group.Go(func() error {
+				slice, err := l.run.s.Catalog.Slice(gctx, c.ID)
+				if err == nil {
+					l.count(slice)
+				}
+				return err
+			})
+		}
+	})
+	if werr := group.Wait(); err == nil {
+		err = werr
+	}
+	return err
+}
+
+// each lists the conversations of the day. Start is when the first message that was captured
+// was sent, so it lies within the day that the id names.
+func (l *ledger) each(ctx context.Context, take func(conversation.Conversation)) error {
+	page := conversation.PageRequest{}
+	for {
+		got, err := l.run.s.Catalog.ByTime(ctx, l.day, l.day.AddDate(0, 0, 1), page)
+		if err != nil {
+			return err
+		}
+		for _, c := range got.Conversations {
+			take(c)
+		}
+		if !got.More {
+			return nil
+		}
+		page.After = got.Conversations[len(got.Conversations)-1].Position()
+	}
+}
+
+// count adds a conversation's versions to the lines of everybody who received them.
+func (l *ledger) count(s conversation.Slice) {
+	received := map[teams.PersonID]map[conversation.VersionKey]bool{}
+	note := func(p teams.PersonID, keys ...conversation.VersionKey) {
+		if received[p] == nil {
+			received[p] = map[conversation.VersionKey]bool{}
+		}
+		for _, k := range keys {
+			received[p][k] = true
+		}
+	}
+	for _, o := range s.Objects {
+		for _, v := range o.Versions {
+			note(o.Custodian, v.VersionKey)
+		}
+	}
+	for _, rc := range s.Receipts {
+		note(rc.Custodian, rc.Versions...)
+	}
+	for p, versions := range received {
+		l.on(p, written(l.run.periods[p]), coverage.Versions, func(c *coverage.Count) { c.Capture(int64(len(versions))) })
+	}
+}
+
+// calls fills the lines of stays: those that Graph's call records name.
+func (l *ledger) calls(ctx context.Context) error {
+	records, err := l.run.s.Records.Records(ctx, l.day.Add(-longestCall), l.to)
+	if err != nil {
+		return err
+	}
+	for _, rec := range records {
+		for _, s := range rec.Stays {
+			if s.From.Before(l.day) || !s.From.Before(l.to) {
+				continue
+			}
+			l.on(s.Person, coverage.Calls, coverage.Stays, func(c *coverage.Count) {
+				switch s.State {
+				case coverage.Captured:
+					c.Capture(1)
+				case coverage.Excluded:
+					c.Exclude(s.Code, 1)
+				case coverage.Failed:
+					c.Fail(s.Code, 1)
+				default:
+					c.Doubt(coverage.Pending, 1)
+				}
+			})
+		}
+	}
+	return l.unlisted(ctx, records)
+}
+
+// unlisted adds the recordings of the day of which Graph has no call record: evidence that
+// nobody else vouches for. One that is young may get its record yet.
+func (l *ledger) unlisted(ctx context.Context, records []coverage.CallRecord) error {
+	matched := map[conversation.LegID]bool{}
+	for _, rec := range records {
+		for _, s := range rec.Stays {
+			matched[s.Leg] = true
+		}
+	}
+	var calls []conversation.Conversation
+	if err := l.each(ctx, func(c conversation.Conversation) {
+		if c.Call != nil && c.Disposed == nil {
+			calls = append(calls, c)
+		}
+	}); err != nil {
+		return err
+	}
+	for _, c := range calls {
+		call, err := l.run.s.Recorded.Call(ctx, c.ID.Thread())
+		if err != nil {
+			return err
+		}
+		for _, leg := range call.Legs {
+			if matched[leg.Leg] || leg.CopyOf != "" || leg.Outcome == conversation.OutcomeEmpty || leg.Started.Before(l.day) || !leg.Started.Before(l.to) || matchedNear(leg, records) {
+				continue
+			}
+			l.on(leg.Recorded, coverage.Calls, coverage.Stays, func(count *coverage.Count) {
+				switch {
+				case leg.State == conversation.LegRunning:
+					count.Doubt(coverage.Running, 1)
+				case leg.Outcome == conversation.OutcomeExcluded:
+					count.Exclude(coverage.RuleOther, 1)
+				case leg.Outcome == conversation.OutcomeLost:
+					count.Fail(coverage.RecordingLost, 1)
+				default:
+					count.Doubt(coverage.NoRecord, 1)
+				}
+			})
+		}
+	}
+	return nil
+}
+
+// matchedNear reports whether a stay of the leg's person that is settled overlaps the leg: a
+// stay names one leg of several, and none if nobody took the call.
+func matchedNear(leg conversation.Leg, records []coverage.CallRecord) bool {
+	for _, rec := range records {
+		for _, s := range rec.Stays {
+			known := s.Leg != "" || s.State == coverage.Excluded
+			if s.Person == leg.Recorded && known && s.From.Before(leg.To) && leg.Started.Before(s.To) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// canary reports whether the thread that is written to each day has something of that day.
+func (r *coverageRun) canary(ctx context.Context, day time.Time) (coverage.CanaryState, error) {
+	if r.c.Canary == "" {
+		return coverage.CanaryOff, nil
+	}
+	key := conversation.KeyOf(r.c.Tenant, r.c.Canary)
+	slice, err := r.s.Catalog.Slice(ctx, conversation.IDOf(key, day))
+	if err != nil {
+		return "", err
+	}
+	if slice.Conversation.Versions > 0 {
+		return coverage.CanaryAlive, nil
+	}
+	return coverage.CanaryMissing, nil
+}
