@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"steno/shared/conversation"
+	"steno/shared/coverage"
 	"steno/shared/custody"
 	"steno/shared/evidence"
 	"steno/shared/policy"
@@ -71,8 +72,11 @@ type Stores struct {
 	Packages packageStore
 	Queue    exportQueue // has exports built
 	Events   eventStore
-	Evidence evidenceStore
-	Trail    custody.Log
+	// Statements and Records are what coverage is read from.
+	Statements coverage.Statements
+	Records    coverage.CallRecords
+	Evidence   evidenceStore
+	Trail      custody.Log
 }
 
 // Portal is the HTTP handler. It is safe for many requests at once.
@@ -142,6 +146,9 @@ var apiRoutes = []route{
 	{"people", false, (*Portal).people},
 	{"custody", false, (*Portal).trail},
 	{"custody.csv", false, (*Portal).trailTable},
+	{"coverage", false, (*Portal).coverageDays},
+	{"coverage/{day}", false, (*Portal).coverageDay},
+	{"coverage/{day}/{part}", false, (*Portal).coverageSigned},
 	{"matters", false, (*Portal).matters},
 	{"approvals", false, (*Portal).approvals},
 	{"policies", false, (*Portal).policies},

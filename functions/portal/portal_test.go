@@ -169,30 +169,32 @@ func (t *watchedTrail) Insert(ctx context.Context, r custody.Record) error {
 
 // world is a portal with its stores and its tenant. Its clock stands until moved.
 type world struct {
-	t        *testing.T
-	clock    *clock
-	journal  *journal
-	entra    *entra.Entra
-	login    *httptest.Server
-	roster   storetest.Roster
-	matters  storetest.Matters
-	requests storetest.Approvals
-	exports  storetest.Exports
-	expiries storetest.Dispositions
-	parts    storetest.Blobs
-	packages *evidence.Store
-	queue    queued
-	catalog  *watchedCatalog
-	blobs    *watchedBlobs
-	tails    storetest.Tails
-	keys     storetest.Keys
-	vault    *storetest.Vault
-	trail    *watchedTrail
-	evidence *evidence.Store
-	config   portal.Config
-	log      *bytes.Buffer
-	handler  http.Handler
-	seen     map[conversation.ID]conversation.Conversation
+	t          *testing.T
+	clock      *clock
+	journal    *journal
+	entra      *entra.Entra
+	login      *httptest.Server
+	roster     storetest.Roster
+	matters    storetest.Matters
+	requests   storetest.Approvals
+	exports    storetest.Exports
+	expiries   storetest.Dispositions
+	statements storetest.Statements
+	records    storetest.CallRecords
+	parts      storetest.Blobs
+	packages   *evidence.Store
+	queue      queued
+	catalog    *watchedCatalog
+	blobs      *watchedBlobs
+	tails      storetest.Tails
+	keys       storetest.Keys
+	vault      *storetest.Vault
+	trail      *watchedTrail
+	evidence   *evidence.Store
+	config     portal.Config
+	log        *bytes.Buffer
+	handler    http.Handler
+	seen       map[conversation.ID]conversation.Conversation
 }
 
 // queued is the queue of exports.
@@ -255,6 +257,7 @@ func (w *world) open(c portal.Config) http.Handler {
 	w.t.Helper()
 	h, err := portal.New(c, portal.Stores{
 		Catalog: w.catalog, Calls: w.catalog, Roster: &w.roster, Matters: &w.matters, Requests: &w.requests, Exports: &w.exports, Packages: w.packages, Queue: &w.queue, Events: &w.expiries, Evidence: w.evidence, Trail: custody.Log{Trail: w.trail, Now: w.clock.Now},
+		Statements: &w.statements, Records: &w.records,
 	}, slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	if err != nil {
 		w.t.Fatal(err)

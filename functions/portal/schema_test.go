@@ -145,6 +145,10 @@ func validString(s schema, v, at string) error {
 		if _, err := time.Parse(time.RFC3339Nano, v); err != nil {
 			return fmt.Errorf("%s: %w", at, err)
 		}
+	case "date":
+		if _, err := time.Parse(time.DateOnly, v); err != nil {
+			return fmt.Errorf("%s: %w", at, err)
+		}
 	case "uuid":
 		if _, err := teams.ParsePersonID(v); err != nil {
 			return fmt.Errorf("%s: %w", at, err)

@@ -52,10 +52,10 @@ var arrows = map[string]string{
 	"functions/internal/intake": "shared/teams shared/policy shared/conversation shared/custody shared/evidence",
 	// msgraph for its raw pages and its judgment of errors, funchost for ErrPoison.
 	"functions/chatexport": "shared/teams shared/policy shared/conversation shared/custody shared/msgraph functions/internal/funchost functions/internal/intake",
-	"functions/portal":     "shared/teams shared/rawjson shared/policy shared/conversation shared/evidence shared/custody shared/media shared/bearer",
+	"functions/portal":     "shared/teams shared/rawjson shared/policy shared/conversation shared/coverage shared/evidence shared/custody shared/media shared/bearer",
 	"functions/sequencer":  "shared/teams shared/custody",
 	"functions/export":     "shared/teams shared/conversation shared/policy shared/custody shared/evidence shared/media functions/internal/funchost",
-	"functions/reconcile":  "shared/teams shared/evidence shared/custody",
+	"functions/reconcile":  "shared/teams shared/policy shared/conversation shared/coverage shared/evidence shared/custody shared/msgraph",
 	"functions/retention":  "shared/teams shared/policy shared/conversation shared/evidence shared/custody",
 	"functions/fixity":     "shared/teams shared/conversation shared/evidence shared/custody",
 	"functions/finalize":   "shared/teams shared/policy shared/conversation shared/evidence shared/custody shared/media functions/internal/funchost",

@@ -65,16 +65,18 @@ func accounts() []entra.Person {
 
 // archive is the portal's stores in memory, filled as an export fills them.
 type archive struct {
-	t        *testing.T
-	catalog  storetest.Catalog
-	roster   storetest.Roster
-	matters  storetest.Matters
-	requests storetest.Approvals
-	exports  storetest.Exports
-	expiries storetest.Dispositions
-	packages *evidence.Store
-	trail    storetest.Trail
-	evidence *evidence.Store
+	t          *testing.T
+	catalog    storetest.Catalog
+	roster     storetest.Roster
+	matters    storetest.Matters
+	requests   storetest.Approvals
+	exports    storetest.Exports
+	expiries   storetest.Dispositions
+	packages   *evidence.Store
+	trail      storetest.Trail
+	statements storetest.Statements
+	records    storetest.CallRecords
+	evidence   *evidence.Store
 }
 
 func newArchive(t *testing.T) *archive {
@@ -134,7 +136,7 @@ func (b builder) Send(ctx context.Context, _ string, body []byte, _ time.Time) e
 }
 
 func (a *archive) stores() portal.Stores {
-	return portal.Stores{Catalog: &a.catalog, Calls: &a.catalog, Roster: &a.roster, Matters: &a.matters, Requests: &a.requests, Exports: &a.exports, Packages: a.packages, Queue: builder{a}, Events: &a.expiries, Evidence: a.evidence, Trail: custody.Log{Trail: &a.trail}}
+	return portal.Stores{Catalog: &a.catalog, Calls: &a.catalog, Roster: &a.roster, Matters: &a.matters, Requests: &a.requests, Exports: &a.exports, Packages: a.packages, Queue: builder{a}, Events: &a.expiries, Evidence: a.evidence, Trail: custody.Log{Trail: &a.trail}, Statements: &a.statements, Records: &a.records}
 }
 
 // raw is one version of a message as Graph sends it. Extra members win.

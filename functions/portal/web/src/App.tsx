@@ -6,6 +6,7 @@ import { ApprovalsPage } from "./Approvals";
 import { base } from "./base";
 import { ConversationPage } from "./Conversation";
 import { ConversationsPage } from "./Conversations";
+import { CoverageDayPage, CoveragePage } from "./Coverage";
 import { ExportsPage } from "./Exports";
 import { HoldsPage } from "./Holds";
 import { type Portal, PortalContext, useLoading, usePortal } from "./loading";
@@ -148,6 +149,7 @@ function Navigation() {
   const entries = [
     { href: "/", name: "Conversations", here: location === "/" || location.startsWith("/conversations/") },
     { href: "/people", name: "Recorded users", here: location === "/people" },
+    { href: "/coverage", name: "Coverage", here: location === "/coverage" || location.startsWith("/coverage/") },
     ...(oversees ? [
       { href: "/holds", name: "Legal holds", here: location === "/holds" },
       { href: "/approvals", name: "Approvals", here: location === "/approvals" },
@@ -186,6 +188,8 @@ function Pages() {
         <Route path="/"><ConversationsPage /></Route>
         <Route path="/conversations/:id">{(p) => <ConversationPage key={p.id} id={p.id} />}</Route>
         <Route path="/people"><PeoplePage /></Route>
+        <Route path="/coverage"><CoveragePage /></Route>
+        <Route path="/coverage/:day">{(p) => <CoverageDayPage key={p.day} day={p.day} />}</Route>
         <Route path="/holds"><HoldsPage /></Route>
         <Route path="/approvals"><ApprovalsPage /></Route>
         <Route path="/exports"><ExportsPage /></Route>

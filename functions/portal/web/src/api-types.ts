@@ -396,6 +396,92 @@ export interface RetentionEvent {
   at: string;
 }
 
+export interface CoverageReason {
+  code: string;
+  count: number;
+}
+
+export interface CoverageTotal {
+  modality: "chat" | "channel" | "file" | "call";
+  unit: "seconds" | "versions" | "items" | "stays";
+  expected: number;
+  captured: number;
+  excluded: number;
+  failed: number;
+  unknown: number;
+  reasons?: CoverageReason[];
+}
+
+export interface CoverageLine {
+  custodian: string;
+  team?: boolean;
+  desks: string[];
+  modality: "chat" | "channel" | "file" | "call";
+  unit: "seconds" | "versions" | "items" | "stays";
+  expected: number;
+  captured: number;
+  excluded: number;
+  failed: number;
+  unknown: number;
+  reasons?: CoverageReason[];
+}
+
+export interface SecondPass {
+  seconds: number;
+  late: number;
+}
+
+export interface CoverageDay {
+  day: string;
+  revision: number;
+  from: string;
+  to: string;
+  madeAt: string;
+  complete: boolean;
+  whole: boolean;
+  totals: CoverageTotal[];
+  secondPass: SecondPass;
+  canary: "off" | "alive" | "missing";
+}
+
+export interface CoverageDays {
+  days: CoverageDay[];
+}
+
+export interface BlindSpot {
+  code: string;
+  text: string;
+}
+
+export interface CaptureGap {
+  person: string;
+  from: string;
+  to: string;
+  state: "captured" | "excluded" | "failed" | "unknown";
+  code?: string;
+  missingMs: number;
+  conversation?: string;
+  healed?: string;
+}
+
+export interface Coverage {
+  day: string;
+  revision: number;
+  from: string;
+  to: string;
+  madeAt: string;
+  complete: boolean;
+  whole: boolean;
+  totals: CoverageTotal[];
+  secondPass: SecondPass;
+  canary: "off" | "alive" | "missing";
+  lines: CoverageLine[];
+  blindSpots: BlindSpot[];
+  gaps: CaptureGap[];
+  people: Named[];
+  signed: boolean;
+}
+
 /** Every path of the API that can be read, with what a GET of it takes and answers. */
 export interface Paths {
   /** who the caller is and what she may do */
@@ -581,6 +667,32 @@ export interface Paths {
     path: Record<never, never>;
     query: Record<never, never>;
     answer: DataPolicies;
+  };
+  /** coverage statements of days, newest first, as far as the caller may see */
+  "/coverage": {
+    path: Record<never, never>;
+    query: {
+      from?: string;
+      to?: string;
+    };
+    answer: CoverageDays;
+  };
+  /** the newest coverage statement of a day, custodian by custodian */
+  "/coverage/{day}": {
+    path: {
+      day: string;
+    };
+    query: Record<never, never>;
+    answer: Coverage;
+  };
+  /** the statement as it was signed, or the signature over it (DER) */
+  "/coverage/{day}/{part}": {
+    path: {
+      day: string;
+      part: "statement" | "signature";
+    };
+    query: Record<never, never>;
+    answer: Record<never, never>;
   };
 }
 

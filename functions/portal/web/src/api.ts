@@ -64,6 +64,12 @@ export class Api {
     return await response.arrayBuffer();
   }
 
+  /** The newest coverage statement of a day as it was signed, or the signature over it. */
+  async statement(day: string, part: "statement" | "signature"): Promise<ArrayBuffer> {
+    const response = await this.send(address("/coverage/{day}/{part}", { path: { day, part } }));
+    return await response.arrayBuffer();
+  }
+
   /** A finished export package, piece by piece: no answer is larger than a few megabytes. */
   async exportPackage(id: string, size: number, told: (done: number) => void): Promise<Blob> {
     const piece = 4 << 20;

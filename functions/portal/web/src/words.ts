@@ -1,4 +1,4 @@
-import type { CallFacts, Conversation, Person } from "./api-types";
+import type { CallFacts, Conversation, CoverageTotal, Person } from "./api-types";
 
 const dateTime = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 const time = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
@@ -69,9 +69,41 @@ export const actionNames: Record<string, string> = {
   certificate: "Certificate of disposition",
   fixity: "Evidence read again",
   "fixity-alarm": "Evidence damaged",
+  "capture-gap": "Capture gap found",
+  "gap-healed": "Capture gap healed",
+  coverage: "Coverage stated",
   unwrap: "Key unwrapped without an event",
   export: "Exported",
   "package-expired": "Package destroyed",
+};
+
+export const modalityNames: Record<CoverageTotal["modality"], string> = { chat: "Chats", channel: "Channels", file: "Files", call: "Calls" };
+
+/** Why something was not captured. */
+export const codeNames: Record<string, string> = {
+  "rule-never": "Never recorded by rule",
+  "rule-external": "Only calls with outsiders are recorded",
+  rule: "Not recorded by rule",
+  "not-recorded": "Not recorded at that time",
+  "not-established": "Nobody took the call",
+  "foreign-link": "Link to another company's service",
+  "no-recording": "No recording",
+  "recording-lost": "The recording was lost",
+  "recording-empty": "The recording is empty",
+  "media-short": "Recorded in part",
+  "media-gaps": "Lost on the way",
+  "mailbox-missing": "No mailbox",
+  refused: "Microsoft refuses",
+  unreadable: "Could not be read",
+  "file-gone": "The file was deleted",
+  "file-forbidden": "The file is out of reach",
+  "file-too-large": "The file is too large",
+  "file-unreadable": "The file could not be read",
+  "not-read-yet": "Not read yet",
+  pending: "Too young to be judged",
+  running: "Still being recorded",
+  "no-record": "Microsoft has no record of the call",
+  unconfirmed: "Not confirmed by an export",
 };
 
 /** A length of time as a clock shows it. */
