@@ -30,9 +30,9 @@ type Alerter interface {
 	Alert(ctx context.Context, a Alert) error
 }
 
-// alert raises what a run has found: a line of the log first, then everybody else. One who
-// cannot be reached keeps nothing else from happening, and is an alarm of its own.
-func (r *coverageRun) alert(ctx context.Context) error {
+// alert raises what a run has found so far: a line of the log first, then everybody else. One
+// who cannot be reached keeps nothing else from happening, and is an alarm of its own.
+func (r *coverageRun) alert(ctx context.Context) {
 	for _, a := range r.alerts {
 		a.At = r.now
 		r.log.ErrorContext(ctx, a.Text, slog.String("alarm", a.Name), slog.String("day", a.Day), slog.Int64("count", a.Count))
@@ -43,7 +43,6 @@ func (r *coverageRun) alert(ctx context.Context) error {
 		}
 	}
 	r.alerts = nil
-	return nil
 }
 
 // alertTimeout bounds one delivery.

@@ -160,6 +160,7 @@ func (r *coverageRun) judge(ctx context.Context) error {
 	}
 	recordings := &recordings{run: r, byPerson: map[teams.PersonID][]conversation.Conversation{}, calls: map[conversation.ID]conversation.Call{}}
 	var gaps, healed int64
+	var judged []coverage.CallRecord
 	for _, rec := range records {
 		changed := false
 		for i := range rec.Stays {
@@ -187,9 +188,7 @@ func (r *coverageRun) judge(ctx context.Context) error {
 			s.Verdict, changed = v, true
 		}
 		if changed {
-			if err := r.s.Records.SaveRecord(ctx, rec); err != nil {
-				return err
-			}
+			judged = append(judged, rec)
 		}
 	}
 	if gaps > 0 {
@@ -197,6 +196,12 @@ func (r *coverageRun) judge(ctx context.Context) error {
 	}
 	if healed > 0 {
 		r.log.InfoContext(ctx, "capture gaps healed", slog.Int64("gaps", healed))
+	}
+	r.alert(ctx) // before the register knows that it was
+	for _, rec := range judged {
+		if err := r.s.Records.SaveRecord(ctx, rec); err != nil {
+			return err
+		}
 	}
 	return nil
 }

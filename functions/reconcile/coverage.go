@@ -112,11 +112,10 @@ func (c *Coverage) Run(ctx context.Context) error {
 	if c.c.Calls {
 		if err := errors.Join(r.harvest(ctx), r.judge(ctx)); err != nil {
 			// Statements wait: one that leaves out calls would be believed.
-			return errors.Join(fmt.Errorf("reconcile: %w", err), r.alert(ctx))
+			return fmt.Errorf("reconcile: %w", err)
 		}
 	}
-	err := r.stateDays(ctx)
-	return errors.Join(err, r.alert(ctx))
+	return r.stateDays(ctx)
 }
 
 // coverageRun is one run.
@@ -177,6 +176,7 @@ func (r *coverageRun) stateDays(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("reconcile: coverage statement of %s: %w", name, err)
 		}
+		r.alert(ctx)
 		r.state.Days[name] = dayState{Made: due, Revision: revision, At: r.now}
 		if err := r.save(ctx); err != nil {
 			return fmt.Errorf("reconcile: %w", err)
