@@ -232,11 +232,11 @@ func (p *Portal) coverageSigned(w http.ResponseWriter, r *http.Request, c caller
 	if err != nil {
 		return err
 	}
-	name, kind := fmt.Sprintf("coverage-%s-%d.json", n.Day, n.Revision), "application/json"
+	name := fmt.Sprintf("coverage-%s-%d.json", n.Day, n.Revision)
 	switch r.PathValue("part") {
 	case "statement":
 	case "signature":
-		name, kind, body = fmt.Sprintf("coverage-%s-%d.sig", n.Day, n.Revision), "application/octet-stream", signature
+		name, body = fmt.Sprintf("coverage-%s-%d.sig", n.Day, n.Revision), signature
 	default:
 		return p.only(r, c, coverageItem)
 	}
@@ -244,6 +244,6 @@ func (p *Portal) coverageSigned(w http.ResponseWriter, r *http.Request, c caller
 		return err
 	}
 	w.Header().Set("Content-Disposition", `attachment; filename="`+name+`"`)
-	p.media(w, kind, body)
+	p.media(w, "application/octet-stream", body) // bytes that were signed, not an answer to read
 	return nil
 }

@@ -112,4 +112,40 @@ describe("control", { concurrency: 1 }, () => {
     assert.deepEqual(seen, quiet);
     await context.close();
   });
+
+  test("an auditor sees what was missing of whom and takes the signed statement along; a supervisor sees her desk", async () => {
+    const { page, context, seen } = await signedIn("Aida Kovac", { reducedMotion: "reduce" }, "/steno/");
+    await page.getByRole("link", { name: "Coverage" }).click();
+    await page.getByText("Something is missing").waitFor();
+    assert.equal(await page.getByText("Nothing is missing").count(), 1);
+    await assertAccessible(page, "coverage");
+    await shot(page, "coverage");
+    await row(page, "Something is missing").getByRole("link").click();
+    const custodians = page.getByRole("table", { name: "By custodian" });
+    await custodians.getByRole("row").filter({ hasText: "Ben Carter" }).filter({ hasText: "No recording" }).waitFor();
+    assert.equal(await custodians.getByText("Amara Okafor").count(), 0, "a line with nothing open is not shown first");
+    await page.getByRole("table", { name: "Capture gaps in calls" }).getByText("No recording, 25:00").waitFor();
+    await page.getByText("Calls to emergency services").waitFor();
+    await assertAccessible(page, "coverage of a day");
+    await shot(page, "coverage-day");
+    await page.getByRole("button", { name: "Show all" }).click();
+    await custodians.getByText("Amara Okafor").first().waitFor();
+    for (const [button, name] of [["Download the statement", /^coverage-\d{4}-\d\d-\d\d-1\.json$/], ["Download its signature", /\.sig$/]]) {
+      const download = page.waitForEvent("download");
+      await page.getByRole("button", { name: button }).click();
+      assert.match((await download).suggestedFilename(), name);
+    }
+    assert.deepEqual(seen, quiet);
+    await context.close();
+
+    const desk = await signedIn("Sofia Lindqvist", { reducedMotion: "reduce" }, "/steno/coverage");
+    await desk.page.getByText("Nothing is missing").first().waitFor();
+    assert.equal(await desk.page.getByText("Something is missing").count(), 0, "another desk's gap is shown");
+    await desk.page.getByRole("row").getByRole("link").first().click();
+    await desk.page.getByText("Nothing failed and nothing is open.").waitFor();
+    assert.equal(await desk.page.getByRole("button", { name: "Download the statement" }).count(), 0);
+    assert.equal(await desk.page.getByText("Ben Carter").count(), 0);
+    assert.deepEqual(desk.seen, quiet);
+    await desk.context.close();
+  });
 });

@@ -51,6 +51,7 @@ func tell(t *testing.T, a *archive) story {
 	}
 	s.Desk, s.Before = deskStory(a)
 	s.Call, s.Live = callStory(t, a)
+	coverageStory(t, a)
 	at := noon(2)
 	s.Rates = a.keep(ben,
 		raw(ratesThread, at, ben, "<p>Ten-year at 3.42 against your 3.40?</p>", nil),

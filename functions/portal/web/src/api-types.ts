@@ -692,7 +692,7 @@ export interface Paths {
       part: "statement" | "signature";
     };
     query: Record<never, never>;
-    answer: Record<never, never>;
+    answer: Blob;
   };
 }
 
