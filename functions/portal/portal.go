@@ -157,6 +157,7 @@ var apiRoutes = []route{
 	{"conversations", false, (*Portal).list},
 	{"threads/{thread}/conversations", false, (*Portal).thread},
 	{"conversations/{id}", false, (*Portal).conversation},
+	{"conversations/{id}/occurrence", false, (*Portal).occurrence},
 	{"conversations/{id}/messages", true, (*Portal).messages},
 	{"conversations/{id}/messages/{message}/versions/{etag}/original", true, (*Portal).original},
 	{"conversations/{id}/legs/{leg}", true, (*Portal).player},

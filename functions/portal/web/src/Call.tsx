@@ -3,6 +3,7 @@ import { lazy, Suspense, useState } from "react";
 import { Link } from "wouter";
 import type { CallFacts, ConversationDetail, Leg } from "./api-types";
 import { usePortal } from "./loading";
+import { Written } from "./Occurrence";
 import { Busy } from "./states";
 import { directionNames, formatDateTime, formatDuration, nameOf, outcomeNames, plural, titleOf } from "./words";
 
@@ -31,6 +32,7 @@ export function Call({ detail, call }: { detail: ConversationDetail; call: CallF
               <Player key={leg.leg} conversation={detail.id} leg={leg} />
             </Suspense>
           )}
+          {leg && <Written detail={detail} />}
           {!leg && <p role="status">There is no recording of this call that is yours to play.</p>}
         </section>
         <Facts detail={detail} call={call} />

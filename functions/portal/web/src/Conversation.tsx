@@ -5,6 +5,7 @@ import type { Conversation, ConversationDetail, Disposed, Messages } from "./api
 import { Call } from "./Call";
 import { useLoading, usePortal } from "./loading";
 import { MessageItem } from "./Message";
+import { CallsHeld } from "./Occurrence";
 import { Busy, Failure, Notice } from "./states";
 import { formatDateTime, formatDay, kindNames, nameOf, plural, titleOf } from "./words";
 
@@ -131,6 +132,7 @@ function Facts({ detail }: { detail: ConversationDetail }) {
         <div><dt>Thread</dt><dd className="mono">{detail.thread}</dd></div>
       </dl>
       {session.roles.includes("complianceOfficer") && <p><Link href={`/exports?conversation=${detail.id}`}>Export this conversation</Link></p>}
+      <CallsHeld detail={detail} />
       <OtherDays thread={detail.threadKey} here={detail.id} />
     </aside>
   );

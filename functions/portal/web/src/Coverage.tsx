@@ -88,7 +88,7 @@ function sentence(t: CoverageTotal | CoverageLine): string {
     case "items":
       return `${n(t.captured)} of ${n(t.expected)} files.`;
     default:
-      return `${n(t.captured)} of ${n(t.expected)} recorded${t.excluded ? `, ${n(t.excluded)} by rule not` : ""}.`;
+      return `${n(t.captured)} of ${n(t.expected)} recorded${t.excluded ? `, ${n(t.excluded)} excluded` : ""}.`;
   }
 }
 
@@ -102,7 +102,7 @@ export function CoverageDayPage({ day }: { day: string }) {
   return (
     <>
       <p className="crumb"><Link href="/coverage">Coverage</Link></p>
-      <h1>{/^\d{4}-\d{2}-\d{2}$/.test(day) ? dayName(day) : "Coverage"}</h1>
+      <h1>{/^\d{4}-\d{2}-\d{2}$/.test(day) ? `${dayName(day)} (UTC)` : "Coverage"}</h1>
       {error ? <Failure error={error} again={again} signIn={signIn} /> : !data ? <Busy label="Reading the statement" /> : <Whole statement={data} />}
     </>
   );

@@ -482,6 +482,19 @@ export interface Coverage {
   signed: boolean;
 }
 
+export interface Occurrence {
+  calls: {
+    id: string;
+    subject?: string;
+    first: string;
+    last: string;
+    running?: boolean;
+  }[];
+  chats: string[];
+  from: string;
+  to: string;
+}
+
 /** Every path of the API that can be read, with what a GET of it takes and answers. */
 export interface Paths {
   /** who the caller is and what she may do */
@@ -554,6 +567,14 @@ export interface Paths {
     };
     query: Record<never, never>;
     answer: ConversationDetail;
+  };
+  /** what belongs to one occurrence of a meeting: its calls, and the days of its chat */
+  "/conversations/{id}/occurrence": {
+    path: {
+      id: string;
+    };
+    query: Record<never, never>;
+    answer: Occurrence;
   };
   /** content: every version of every message */
   "/conversations/{id}/messages": {
