@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,10 +28,12 @@ type benchWorld struct {
 	pages     *pages
 }
 
-func startWorld(t *testing.T) *benchWorld {
+func startWorld(t *testing.T) *benchWorld { return startWorldOn(t, true) }
+
+func startWorldOn(t *testing.T, memory bool) *benchWorld {
 	t.Helper()
 	dir := t.TempDir()
-	w, err := world.Start(t.Context(), world.Config{Dir: dir, AppDir: appDir(t), KeepInMemory: true, Sim: sim.Config{Seed: 1, People: 20, Messages: -1}})
+	w, err := world.Start(t.Context(), world.Config{Dir: dir, AppDir: appDir(t), KeepInMemory: memory, Sim: sim.Config{Seed: 1, People: 20, Messages: -1}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,9 +80,40 @@ type pages struct {
 	url     string
 	start   time.Time
 	threads int
+
+	mu      sync.Mutex
+	asked   int
+	seconds map[int64]int // requests by second
+}
+
+func (p *pages) reset() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.asked, p.seconds = 0, map[int64]int{}
+}
+
+// requests tells how many there were, and the most in one second.
+func (p *pages) requests() (asked, most int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, n := range p.seconds {
+		most = max(most, n)
+	}
+	return p.asked, most
+}
+
+func (p *pages) count() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.seconds == nil {
+		p.seconds = map[int64]int{}
+	}
+	p.asked++
+	p.seconds[time.Now().Unix()]++
 }
 
 func (p *pages) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	p.count()
 	const mark = "lastModifiedDateTime gt "
 	filter := r.URL.Query().Get("$filter")
 	i := strings.Index(filter, mark)
