@@ -6,6 +6,7 @@ import (
 
 	"steno/shared/azure"
 	"steno/shared/evidence"
+	"steno/shared/notification"
 	rosters "steno/shared/policy"
 	"steno/shared/storetest"
 )
@@ -58,4 +59,10 @@ func TestGravesInTables(t *testing.T) {
 
 func TestExportsInTables(t *testing.T) {
 	storetest.TestExports(t, func(*testing.T) rosters.Exports { return azure.NewExports(storetest.NewTenant(), tables) })
+}
+
+func TestSubscriptionsInTables(t *testing.T) {
+	storetest.TestSubscriptions(t, func(*testing.T) notification.Register {
+		return azure.NewSubscriptions(storetest.NewTenant(), tables)
+	})
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"steno/shared/evidence"
+	"steno/shared/notification"
 	"steno/shared/policy"
 	"steno/shared/storetest"
 )
@@ -55,4 +56,8 @@ func TestVaultLogInMemory(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestSubscriptionsInMemory(t *testing.T) {
+	storetest.TestSubscriptions(t, func(*testing.T) notification.Register { return new(storetest.Subscriptions) })
 }
