@@ -107,3 +107,6 @@ type Envelope struct {
 	// Done removes the message from the queue for good.
 	Done func(ctx context.Context) error
 }
+
+// ClaimName is the name of the blob that holds a parcel.
+func ClaimName(claim string) string { return "claims/" + claim }
