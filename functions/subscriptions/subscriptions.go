@@ -112,6 +112,12 @@ func (s *Subscriptions) Run(ctx context.Context) error {
 			return err
 		}
 	}
+	for i, n := range have {
+		known := n.Certificate == cert.ID || slices.ContainsFunc(certs, func(c notification.Certificate) bool { return c.ID == n.Certificate })
+		if !known { // its private key is lost, and nothing that comes can be read
+			have[i].Asked = time.Now()
+		}
+	}
 	return errors.Join(s.settle(ctx, wanted, have, cert), s.retire(ctx, certs, cert))
 }
 

@@ -103,6 +103,11 @@ func (k *Keyring) Open(ctx context.Context, id, system string) (notification.Pri
 		return notification.PrivateKey{}, err
 	}
 	key, err := k.open(ctx, id, system)
+	if errors.Is(err, evidence.ErrNotFound) {
+		// The key table was lost, or the blob. What was sent under the pair cannot be read by
+		// anybody any more; without its certificate subscriptions makes another.
+		return key, errors.Join(fmt.Errorf("%w: its private key is lost", ErrUnknown), k.register.RemoveCertificate(ctx, id))
+	}
 	if err != nil {
 		return key, fmt.Errorf("open notification key %s: %w", id, err)
 	}
