@@ -37,6 +37,7 @@ check: web ## format, vet, static analysis, import arrows, pages
 
 bench: ## measure speed, memory and storage operations; prints ratios
 	go test -count=1 -run '^$$' -bench Invocation -benchmem ./functions/internal/funchost
+	go test -count=1 -run '^$$' -bench OutOfScope ./functions/notified
 	go test -count=1 -timeout 30m -run '^$$' -bench . -benchtime 1x ./tests/bench/record
 	go test -count=1 -timeout 30m -v ./tests/bench
 

@@ -20,6 +20,7 @@ import (
 	"steno/functions/reconcile"
 	"steno/functions/retention"
 	"steno/functions/sequencer"
+	"steno/functions/subscriptions"
 	"steno/shared/config"
 	"steno/shared/coverage"
 	"steno/shared/evidence"
@@ -35,6 +36,7 @@ const (
 	queueChatExport = "chat-export"
 	queueCallLegs   = "call-legs"
 	queueExports    = "exports"
+	queueNotified   = "notifications"
 	queueParked     = "parked"
 )
 
@@ -56,6 +58,11 @@ type settings struct {
 	retryWait  time.Duration
 	keep       retention.Config
 	lockDates  bool // dates of evidence are locked
+
+	notify        subscriptions.Config
+	notifyApp     string // the application that subscribes
+	notifyKeys    string // where the keys of validation tokens are published
+	notifications string // container of large notifications and of private keys
 
 	blobURL, tableURL, container, tails string
 	exports                             string // container of export packages
@@ -90,7 +97,7 @@ type settings struct {
 // readSettings reads every key and returns all faults at once.
 func readSettings(environ []string) (settings, *config.Reader, error) {
 	r := config.Read(environ)
-	r.Host("STENO_GROUPSYNC_SCHEDULE", "STENO_EXPORTPLAN_SCHEDULE", "STENO_SEQUENCER_SCHEDULE", "STENO_RETENTION_SCHEDULE", "STENO_RECONCILE_SCHEDULE", "STENO_FIXITY_SCHEDULE",
+	r.Host("STENO_GROUPSYNC_SCHEDULE", "STENO_EXPORTPLAN_SCHEDULE", "STENO_SEQUENCER_SCHEDULE", "STENO_RETENTION_SCHEDULE", "STENO_RECONCILE_SCHEDULE", "STENO_FIXITY_SCHEDULE", "STENO_SUBSCRIPTIONS_SCHEDULE", "STENO_NOTIFIED_SCHEDULE",
 		"AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "AZURE_AUTHORITY_HOST", "AzureWebJobsStorage")
 	var s settings
 	s.tenant = config.Parse(r, "STENO_TENANT_ID", teams.ParseTenantID)
@@ -129,6 +136,7 @@ func readSettings(environ []string) (settings, *config.Reader, error) {
 		CheckEvery: r.Duration("STENO_LEG_CHECK", finalize.DefaultCheckEvery, time.Second, 24*time.Hour),
 		Silence:    r.Duration("STENO_LEG_SILENCE", finalize.DefaultSilence, 10*time.Second, 7*24*time.Hour),
 	}
+	readNotifications(r, &s)
 	readAudit(r, &s)
 	readRetention(r, &s)
 	readCoverage(r, &s)
@@ -161,6 +169,30 @@ func readSettings(environ []string) (settings, *config.Reader, error) {
 		return settings{}, r, fmt.Errorf("configuration:\n%w", err)
 	}
 	return s, r, nil
+}
+
+// readNotifications reads where Graph sends change notifications; without an address it
+// sends none.
+func readNotifications(r *config.Reader, s *settings) {
+	s.notify = subscriptions.Config{
+		Wide:     r.Bool("STENO_NOTIFICATION_WIDE"),
+		MaxUsers: int(r.Number("STENO_NOTIFICATION_MAX_USERS", subscriptions.DefaultMaxUsers, 1, 9000)),
+		KeyAge:   r.Duration("STENO_NOTIFICATION_KEY_AGE", subscriptions.DefaultKeyAge, time.Hour, 365*24*time.Hour),
+	}
+	s.notifications = r.Optional("STENO_NOTIFICATION_CONTAINER", "notifications")
+	s.notifyKeys = r.OptionalURL("STENO_NOTIFICATION_KEYS", "https://login.microsoftonline.com/common/discovery/v2.0/keys")
+	app := r.Optional("STENO_NOTIFICATION_APP", "")
+	if _, ok := r.Lookup("STENO_NOTIFICATION_URL"); !ok {
+		return
+	}
+	s.notify.URL = strings.TrimSuffix(r.URL("STENO_NOTIFICATION_URL"), "/")
+	if want := "/" + routePrefix + "/notifications"; !strings.HasSuffix(s.notify.URL, want) {
+		r.Fault("STENO_NOTIFICATION_URL", fmt.Errorf("want the public address of this app and %s", want))
+	}
+	var err error
+	if s.notifyApp, err = guid(app); err != nil {
+		r.Fault("STENO_NOTIFICATION_APP", errors.New("want the id of the application that subscribes"))
+	}
 }
 
 // readAudit reads who may restore keys, and how their use is audited.

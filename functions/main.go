@@ -175,6 +175,10 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	early, err := earlyLane(s, cred, tables, keys, vault.Host, opts, queues, laneStores{people, roster, catalog, store, trail, parked}, log)
+	if err != nil {
+		return err
+	}
 	web, err := portal.New(portalConfig(s), portal.Stores{Catalog: catalog, Calls: catalog, Roster: roster, Matters: matters, Requests: approvals, Exports: orders, Packages: packages, Queue: exports, Events: dispositions, Evidence: store, Trail: trail, Statements: signed, Records: azure.NewCallRecords(s.tenant, tables)}, log)
 	if err != nil {
 		return err
@@ -186,13 +190,13 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	register(mux, functions{sync: sync, plan: plan, export: chats, seal: seal, order: order, keep: keep, hand: hand, reread: reread, audit: audit, stated: stated, web: web})
+	register(mux, functions{sync: sync, plan: plan, export: chats, seal: seal, order: order, keep: keep, hand: hand, reread: reread, audit: audit, stated: stated, listen: early.listen, hook: early.hook, early: early.drain, web: web})
 	l, err := funchost.Listen(ctx, s.port)
 	if err != nil {
 		return err
 	}
 	log.Info("handler ready", slog.Any("functions", mux.Names()))
-	return errors.Join(mux.Serve(ctx, l), windows.Close(context.WithoutCancel(ctx)), callLegs.Close(context.WithoutCancel(ctx)), exports.Close(context.WithoutCancel(ctx)), parked.Close(context.WithoutCancel(ctx)))
+	return errors.Join(mux.Serve(ctx, l), early.close(context.WithoutCancel(ctx)), windows.Close(context.WithoutCancel(ctx)), callLegs.Close(context.WithoutCancel(ctx)), exports.Close(context.WithoutCancel(ctx)), parked.Close(context.WithoutCancel(ctx)))
 }
 
 func evidenceStore(s settings, cred azcore.TokenCredential, tables *aztables.ServiceClient, keys *azkeys.Client, vaultHost string, opts azcore.ClientOptions) (*evidence.Store, error) {

@@ -15,11 +15,15 @@ import (
 	"steno/functions/fixity"
 	"steno/functions/groupsync"
 	"steno/functions/internal/funchost"
+	"steno/functions/notifications"
+	"steno/functions/notified"
 	"steno/functions/portal"
 	"steno/functions/reconcile"
 	"steno/functions/retention"
 	"steno/functions/sequencer"
+	"steno/functions/subscriptions"
 	"steno/shared/azure"
+	"steno/shared/notification"
 )
 
 // functions are the use cases behind the folders of this directory.
@@ -34,6 +38,9 @@ type functions struct {
 	reread *fixity.Fixity
 	audit  *reconcile.Audit
 	stated *reconcile.Coverage
+	listen *subscriptions.Subscriptions
+	hook   http.Handler
+	early  *notified.Notified
 	web    http.Handler
 }
 
@@ -47,9 +54,12 @@ func register(mux *funchost.Mux, f functions) {
 		return errors.Join(f.audit.Run(ctx), f.stated.Run(ctx))
 	})
 	mux.Timer("fixity", func(ctx context.Context, _ funchost.TimerInfo) error { return f.reread.Run(ctx) })
+	mux.Timer("subscriptions", func(ctx context.Context, _ funchost.TimerInfo) error { return f.listen.Run(ctx) })
+	mux.Timer("notified", func(ctx context.Context, _ funchost.TimerInfo) error { return f.early.Run(ctx) })
 	mux.Queue("chatexport", "window", func(ctx context.Context, m funchost.Message) error { return f.export.Handle(ctx, m.Body) })
 	mux.Queue("finalize", "leg", func(ctx context.Context, m funchost.Message) error { return f.seal.Handle(ctx, m.Body) })
 	mux.Queue("export", "order", func(ctx context.Context, m funchost.Message) error { return f.hand.Handle(ctx, m.Body) })
+	mux.HTTP("notifications", funchost.Route{Pattern: "notifications/{*kind}", MaxBody: notification.MaxDelivery, Timeout: notifications.Timeout}, f.hook)
 	mux.HTTP("portal", funchost.Route{Pattern: "{*path}", MaxBody: 64 << 10, Timeout: 30 * time.Second}, f.web)
 }
 
@@ -82,5 +92,16 @@ func park(q *azure.Queue) func(context.Context, funchost.Parked) error {
 			return fmt.Errorf("park message: %w", err)
 		}
 		return q.Send(ctx, "parked-"+p.InvocationID, body, time.Time{})
+	}
+}
+
+// parkNotification keeps a notification that can never be handled in the same queue.
+func parkNotification(q *azure.Queue) func(ctx context.Context, reason, id string, body []byte) error {
+	return func(ctx context.Context, reason, id string, body []byte) error {
+		b, err := json.Marshal(parkedMessage{Function: "notified", Reason: reason, Message: id, Body: body, At: time.Now().UTC()})
+		if err != nil {
+			return fmt.Errorf("park notification: %w", err)
+		}
+		return q.Send(ctx, "parked-"+id, b, time.Time{})
 	}
 }

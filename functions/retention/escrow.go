@@ -43,8 +43,8 @@ func (p *pass) escrow(ctx context.Context) error {
 	e.group.SetLimit(parallel)
 	var unit []evidence.WrappedKey // keys of one unit, which follow one another
 	err = p.s.Keeper.Keys.Since(ctx, p.c.Tenant, since, func(w evidence.WrappedKey) error {
-		if strings.HasPrefix(w.Unit, packageUnit) {
-			return nil // a package is a copy, and can be made again
+		if strings.HasPrefix(w.Unit, packageUnit) || strings.HasPrefix(w.Unit, noticeUnit) {
+			return nil // a package is a copy, a notification's key pair is replaced: both can be made again
 		}
 		if len(unit) > 0 && (unit[0].Unit != w.Unit || len(unit) == maxEscrowed) {
 			e.take(ctx, unit)
@@ -72,8 +72,12 @@ func (p *pass) escrow(ctx context.Context) error {
 	return nil
 }
 
-// packageUnit begins the units of export packages; no other unit's name begins so.
-const packageUnit = "export-"
+// packageUnit begins the units of export packages, noticeUnit those of the private keys of
+// change notifications; no other unit's name begins so.
+const (
+	packageUnit = "export-"
+	noticeUnit  = "notify-"
+)
 
 // maxEscrowed is how many keys one record takes, far below what is read of a record.
 const maxEscrowed = 1000

@@ -193,6 +193,7 @@ func TestKeysWithoutACopyRaiseAnAlarm(t *testing.T) {
 	r.escrowed()
 	r.chat(fresh, "after", time.Time{}, false)
 	r.ok(r.keys.Insert(t.Context(), evidence.WrappedKey{Tenant: r.tenant, Unit: "export-" + strings.Repeat("0", 32), ID: evidence.NewObjectID()})) // packages have none
+	r.ok(r.keys.Insert(t.Context(), evidence.WrappedKey{Tenant: r.tenant, Unit: "notify-" + strings.Repeat("0", 32), ID: evidence.NewObjectID()})) // nor have notifications' keys
 	row, err := r.keys.List(t.Context(), r.tenant, string(id))
 	r.ok(err)
 	r.run()

@@ -7,6 +7,7 @@ import (
 	"steno/shared/azure"
 	"steno/shared/coverage"
 	"steno/shared/evidence"
+	"steno/shared/notification"
 	rosters "steno/shared/policy"
 	"steno/shared/storetest"
 	"steno/shared/teams"
@@ -69,5 +70,11 @@ func TestCallRecordsInTables(t *testing.T) {
 func TestStatementsInBlobs(t *testing.T) {
 	storetest.TestStatements(t, func(_ *testing.T, tenant teams.TenantID) coverage.Statements {
 		return azure.NewStatements(tenant, locked)
+	})
+}
+
+func TestSubscriptionsInTables(t *testing.T) {
+	storetest.TestSubscriptions(t, func(*testing.T) notification.Register {
+		return azure.NewSubscriptions(storetest.NewTenant(), tables)
 	})
 }

@@ -55,8 +55,16 @@ func (v *Verifier) Verify(ctx context.Context, h http.Header, claims any) error 
 		return errors.New("no single authorization header")
 	}
 	raw, ok := strings.CutPrefix(values[0], "Bearer ")
-	if !ok || len(raw) > MaxToken {
-		return errors.New("no bearer token of acceptable size")
+	if !ok {
+		return errors.New("no bearer token")
+	}
+	return v.VerifyToken(ctx, raw, claims)
+}
+
+// VerifyToken is Verify for a token that did not come in a header.
+func (v *Verifier) VerifyToken(ctx context.Context, raw string, claims any) error {
+	if len(raw) > MaxToken {
+		return errors.New("no token of acceptable size")
 	}
 	payload, err := checkParts(raw)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 
 	"steno/shared/coverage"
 	"steno/shared/evidence"
+	"steno/shared/notification"
 	"steno/shared/policy"
 	"steno/shared/storetest"
 	"steno/shared/teams"
@@ -65,4 +66,8 @@ func TestCallRecordsInMemory(t *testing.T) {
 
 func TestStatementsInMemory(t *testing.T) {
 	storetest.TestStatements(t, func(*testing.T, teams.TenantID) coverage.Statements { return new(storetest.Statements) })
+}
+
+func TestSubscriptionsInMemory(t *testing.T) {
+	storetest.TestSubscriptions(t, func(*testing.T) notification.Register { return new(storetest.Subscriptions) })
 }

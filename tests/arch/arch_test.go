@@ -35,10 +35,12 @@ var arrows = map[string]string{
 	"shared/evidence/internal/envelope": "",
 	"shared/evidence":                   "shared/teams shared/custody shared/evidence/internal/envelope",
 	"shared/msgraph":                    "shared/teams shared/rawjson",
-	"shared/msgraph/directory":          "shared/teams",
+	"shared/msgraph/directory":          "shared/teams shared/notification",
 	"shared/config":                     "",
-	"shared/azure":                      "shared/teams shared/conversation shared/coverage shared/policy shared/custody shared/evidence",
-	"shared/storetest":                  "shared/media shared/teams shared/conversation shared/coverage shared/policy shared/custody shared/evidence",
+	"shared/azure":                      "shared/teams shared/conversation shared/coverage shared/notification shared/policy shared/custody shared/evidence",
+	"shared/storetest":                  "shared/media shared/teams shared/conversation shared/coverage shared/notification shared/policy shared/custody shared/evidence",
+	// Graph's change notifications: wire, encryption, and the register of subscriptions.
+	"shared/notification": "shared/teams shared/rawjson",
 	// The bytes of recorded media: bundles, fMP4 fragments, Opus. Written by the bot, read
 	// by finalize and the portal.
 	"shared/media": "shared/teams shared/conversation",
@@ -50,6 +52,13 @@ var arrows = map[string]string{
 	"functions/exportplan":        "shared/teams shared/policy shared/conversation",
 	// The way into evidence that the lanes of messages share.
 	"functions/internal/intake": "shared/teams shared/policy shared/conversation shared/custody shared/evidence",
+	// The private keys of notifications: made by subscriptions, opened by notified.
+	"functions/internal/keyring": "shared/teams shared/notification shared/custody shared/evidence",
+	"functions/subscriptions":    "shared/teams shared/policy shared/notification functions/internal/keyring",
+	// evidence for names of blobs alone.
+	"functions/notifications": "shared/teams shared/notification shared/bearer shared/evidence",
+	// evidence for ErrNotFound.
+	"functions/notified": "shared/teams shared/policy shared/conversation shared/notification shared/evidence functions/internal/intake functions/internal/keyring",
 	// msgraph for its raw pages and its judgment of errors, funchost for ErrPoison.
 	"functions/chatexport": "shared/teams shared/policy shared/conversation shared/custody shared/msgraph functions/internal/funchost functions/internal/intake",
 	"functions/portal":     "shared/teams shared/rawjson shared/policy shared/conversation shared/coverage shared/evidence shared/custody shared/media shared/bearer",

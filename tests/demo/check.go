@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,6 +21,9 @@ import (
 // edits and deletions, and is exported again, until every stretch was read twice.
 func check(ctx context.Context, w *world.World, o options, started time.Time) error {
 	if err := w.Host.RunTimer(ctx, "groupsync"); err != nil {
+		return err
+	}
+	if err := w.Host.RunTimer(ctx, "subscriptions"); err != nil {
 		return err
 	}
 	if o.faults {
@@ -40,6 +44,12 @@ func check(ctx context.Context, w *world.World, o options, started time.Time) er
 		if round > 0 {
 			for range 40 {
 				w.Tenant.Step()
+			}
+			if err := rewrite(w.Tenant); err != nil {
+				return err
+			}
+			if err := w.Hear(ctx); err != nil {
+				return fmt.Errorf("round %d: %w", round+1, err)
 			}
 		}
 		run, err := w.Export(ctx)
@@ -95,11 +105,43 @@ func check(ctx context.Context, w *world.World, o options, started time.Time) er
 	if !covered.OK() {
 		return errors.New("the coverage statements are not what the tenant says")
 	}
+	if c.ByNoticeAlone == 0 {
+		return errors.New("no version came by notification alone")
+	}
 	if !logged.OK() || spoken.report != nil && logged.Seals < spoken.report.Legs {
 		return errors.New("the custody log is not what the trail says")
 	}
 	if !escrow.OK() {
 		return errors.New("keys of conversations did not come back from escrow")
+	}
+	return nil
+}
+
+// rewrite lets recorded users say things and think better of them at once, so that the first
+// words never stand while an export runs: what only notifications can bring.
+func rewrite(t *sim.Tenant) error {
+	done := 0
+	for _, th := range t.Threads() {
+		if th.Kind.IsChannel() || done == 5 {
+			continue
+		}
+		i := slices.IndexFunc(th.Members, func(p sim.PersonID) bool { return slices.Contains(t.UsersIn(sim.RecordedEquities), p) })
+		if i < 0 {
+			continue
+		}
+		m, err := t.Send(th.ID, th.Members[i], "<p>We should not say this.</p>")
+		if err != nil {
+			return err
+		}
+		for _, again := range []string{"<p>We may say this.</p>", "<p>We say this.</p>"} {
+			if _, err := t.Edit(m.Thread, m.ID, again); err != nil {
+				return err
+			}
+		}
+		done++
+	}
+	if done == 0 {
+		return errors.New("nobody recorded is in any chat")
 	}
 	return nil
 }
@@ -190,5 +232,8 @@ func misbehave(t *sim.Tenant) {
 	// Chance may spare a kind in a short run; each is served at least twice.
 	for _, kind := range sim.AllFaults() {
 		f.Next(kind, 2)
+	}
+	for _, kind := range sim.NotificationFaults() {
+		f.Chance(kind, 0.05)
 	}
 }

@@ -39,6 +39,19 @@ const (
 	EditDuringPaging Fault = "edit during paging"
 )
 
+// The faults of a change notification. None of them happens unless it is asked for.
+const (
+	NotificationLost      Fault = "notification lost"      // never sent, and nobody is told
+	NotificationDoubled   Fault = "notification doubled"   // sent twice
+	NotificationLate      Fault = "notification late"      // sent after Faults.SlowBy
+	NotificationReordered Fault = "notification reordered" // sent before those that wait
+)
+
+// NotificationFaults lists every kind of them.
+func NotificationFaults() []Fault {
+	return []Fault{NotificationLost, NotificationDoubled, NotificationLate, NotificationReordered}
+}
+
 // The defaults of the sizes of faults.
 const (
 	DefaultSlow        = 200 * time.Millisecond

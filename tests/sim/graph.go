@@ -118,6 +118,7 @@ var (
 	// https://github.com/microsoftgraph/microsoft-graph-docs/issues/13117.
 	readChats    = []string{"Chat.Read.All"}
 	readChannels = []string{"ChannelMessage.Read.All"}
+	listen       = []string{"Chat.Read.All", "ChannelMessage.Read.All"}
 )
 
 var endpoints = []endpoint{
@@ -141,6 +142,8 @@ var endpoints = []endpoint{
 	{"/groups/{}/transitiveMembers/microsoft.graph.user", readGroups, (*Tenant).serveMembers},
 	{"/users", readUsers, (*Tenant).serveUsers},
 	{"/users/{}", readUsers, (*Tenant).serveUser},
+	{"/subscriptions", listen, (*Tenant).serveSubscriptions},
+	{"/subscriptions/{}", listen, (*Tenant).serveSubscription},
 	{"/organization", []string{"Organization.Read.All", "Directory.Read.All", "Organization.ReadWrite.All"}, (*Tenant).serveOrganization},
 }
 
@@ -187,7 +190,7 @@ func (t *Tenant) serve(w http.ResponseWriter, r *http.Request) {
 	h.Set("client-request-id", client)
 	h.Set("x-ms-ags-diagnostic", `{"ServerInfo":{"DataCenter":"West Europe","Slice":"E","Ring":"5","ScaleUnit":"000","RoleInstance":"AM1PEPF00000000"}}`)
 	h.Set("Cache-Control", "private")
-	if t.calls.serveKeys(q) {
+	if t.calls.serveKeys(q) || t.notices.serveKeys(q) {
 		return
 	}
 	path, ok := strings.CutPrefix(r.URL.Path, "/v1.0")
@@ -203,7 +206,7 @@ func (t *Tenant) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	q.params, q.named = params, strings.ReplaceAll(e.pattern, "{}", "{id}")
 	t.counts.add(q.named)
-	if r.Method != http.MethodGet {
+	if r.Method != http.MethodGet && !strings.HasPrefix(e.pattern, "/subscriptions") {
 		q.fail(t, http.StatusMethodNotAllowed, "Request_BadRequest", "Specified HTTP method is not allowed for the request target.")
 		return
 	}

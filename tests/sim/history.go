@@ -78,6 +78,7 @@ type Version struct {
 	Participants []PersonID // who has it in the mailbox or could see it in the channel; not to be changed
 	Channel      bool
 	Team         string // the team's id, of channels only
+	path         string
 }
 
 // StoodAt reports whether an export at that time returned this version.
@@ -110,7 +111,7 @@ func (m *message) appendHistory(out []Version) []Version {
 		h := Version{
 			Thread: m.thread.id, MessageID: text(m.id), ETag: text(v.modified), Bytes: v.body,
 			Sent: millis(m.id), LastModified: millis(v.modified), CurrentFrom: millis(v.modified),
-			Participants: m.roster, Channel: m.thread.kind.IsChannel(), Team: m.thread.team,
+			Participants: m.roster, Channel: m.thread.kind.IsChannel(), Team: m.thread.team, path: m.path(),
 		}
 		switch {
 		case i+1 < len(m.versions):
@@ -202,6 +203,7 @@ func (t *Tenant) post(th *thread, from *Person, d draft, at int64, roster []Pers
 	th.byID[id] = m
 	th.list = append(th.list, m)
 	t.file(m)
+	t.notices.publish(m)
 	return m
 }
 
@@ -289,6 +291,7 @@ func (t *Tenant) revise(m *message, at int64, why cause, change func(*wire, stri
 	w.Modified, w.ETag = fromMillis(at), text(at)
 	change(&w, w.Modified)
 	m.versions = append(m.versions, version{body: w.encode(), modified: at, cause: why})
+	t.notices.publish(m)
 }
 
 func (t *Tenant) edit(m *message, html string, at int64) {

@@ -3,9 +3,11 @@
 //
 // It serves what an exporter of chats and a recorder of calls need of Graph v1.0 and answers everything else with 404.
 // Where Microsoft's documentation is silent the stricter behavior was chosen; each such choice is named at the place
-// where it is made. Not simulated: change notifications, per-chat rate limits, JSON batching, $expand other than a
+// where it is made. Not simulated: notifications of anything but messages, per-chat rate limits, JSON batching, $expand other than a
 // chat's members, the staleness of advanced directory queries, and the bytes of files; of calls, everything that no
 // recorder under a policy meets: outgoing and service-hosted calls, redirecting, muting, grouped and delta rosters.
+//
+// Change notifications of messages go to whoever subscribed, while Tenant.Notify runs.
 //
 // Calls are placed with Tenant.Calls. A recorder is invited at its webhook, answers here with the blob of a gateway
 // (tests/sim/gateway), and hears the call's speech from that gateway; Call.Truth is what it should have recorded.
@@ -17,6 +19,7 @@ import (
 	"cmp"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"slices"
 	"strconv"
 	"sync"
@@ -64,6 +67,8 @@ type Config struct {
 	// Retention makes getAllRetainedMessages return superseded and deleted versions, as a retention policy would.
 	// Without it that export is empty.
 	Retention bool
+	// NotifyClient sends change notifications. Nil means http.DefaultClient.
+	NotifyClient *http.Client
 }
 
 // Tenant is the simulated tenant.
@@ -85,6 +90,7 @@ type Tenant struct {
 	recent   []*message              // a ring of messages that live traffic may change
 	live     *rand.Rand
 	calls    *Calls
+	notices  *notices
 }
 
 // The streams of random numbers are separate, so that a change in one part leaves the others as they were.
@@ -95,6 +101,7 @@ const (
 	streamLive
 	streamFaults
 	streamCalls
+	streamNotices
 )
 
 func stream(seed uint64, n uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, n)) }
@@ -127,6 +134,7 @@ func New(cfg Config) *Tenant {
 		faults:   newFaults(stream(cfg.Seed, streamFaults)),
 	}
 	t.calls = newCalls(t)
+	t.notices = newNotices(t)
 	t.start = t.now()
 	t.dir = drawDirectory(people, cfg)
 	t.drawThreads(stream(cfg.Seed, streamThreads))

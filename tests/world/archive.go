@@ -74,6 +74,7 @@ func (w *World) Archive() (*Archive, error) {
 type Item struct {
 	Conversation conversation.ID
 	Object       string
+	Lane         conversation.MessageLane
 	Message      conversation.Message
 }
 
@@ -172,7 +173,7 @@ func (a *Archive) readConversation(ctx context.Context, conv conversation.Conver
 			if m.VersionKey != o.Versions[i].VersionKey {
 				return fmt.Errorf("object %s: version %d is not the one its row lists", o.Name, i)
 			}
-			c.Items = append(c.Items, Item{conv.ID, o.Name, m})
+			c.Items = append(c.Items, Item{conv.ID, o.Name, h.Lane, m})
 		}
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"steno/shared/conversation"
 	"steno/tests/sim"
 )
 
@@ -43,6 +44,9 @@ type Report struct {
 	Messages      int            `json:"messages"`
 	Versions      int            `json:"versionsInTenant"`
 	Expected      int            `json:"expected"`
+	Notified      int            `json:"notified"`      // of these, by notification too
+	ByNoticeAlone int            `json:"byNoticeAlone"` // of these, seen by no export
+	Unobservable  int            `json:"unobservable"`  // versions of recorded users' that no lane could see
 	Archived      int            `json:"archived"`
 	Missing       int            `json:"missing"`
 	Duplicates    int            `json:"duplicates"`
@@ -74,6 +78,41 @@ func (w *World) Export(ctx context.Context) (ExportRun, error) {
 	err := w.Drained(ctx)
 	r.End = time.Now()
 	return r, err
+}
+
+// Hear waits until the tenant has sent its notifications and files what came.
+func (w *World) Hear(ctx context.Context) error {
+	deadline := time.Now().Add(time.Minute)
+	for {
+		waiting, dropped := w.Tenant.Undelivered()
+		if dropped > 0 {
+			return fmt.Errorf("%d notifications were dropped: the webhook is too slow", dropped)
+		}
+		if waiting == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%d notifications are not taken", waiting)
+		}
+		if err := Sleep(ctx, 50*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	for {
+		if err := w.Host.RunTimer(ctx, "notified"); err != nil {
+			return err
+		}
+		d := w.Bus.Depth(Notifications)
+		if d.Active+d.Locked+d.Scheduled == 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("notifications stay on the queue: %+v", d)
+		}
+		if err := Sleep(ctx, 100*time.Millisecond); err != nil {
+			return err
+		}
+	}
 }
 
 // Drained waits until no window is queued or being read any more.
@@ -109,6 +148,7 @@ func (w *World) Compare(got Contents, runs []ExportRun) Report {
 	type key struct{ thread, message, etag string }
 	truth := map[key]sim.Version{}
 	expected := map[key]bool{}
+	scope := map[key]bool{}
 	for _, v := range w.Tenant.History() {
 		c.Versions++
 		k := key{string(v.Thread), v.MessageID, v.ETag}
@@ -116,10 +156,18 @@ func (w *World) Compare(got Contents, runs []ExportRun) Report {
 		if v.Channel || !hasAny(v.Participants, recorded) {
 			continue
 		}
+		scope[k] = true
 		for _, r := range runs {
 			if stood(v, r) {
 				expected[k] = true
 			}
+		}
+		if hasAny(w.Tenant.Notified(v), recorded) {
+			c.Notified++
+			if !expected[k] {
+				c.ByNoticeAlone++
+			}
+			expected[k] = true
 		}
 	}
 	c.Expected = len(expected)
@@ -131,7 +179,8 @@ func (w *World) Compare(got Contents, runs []ExportRun) Report {
 		switch {
 		case !known || v.Channel || !hasAny(v.Participants, recorded):
 			c.OutOfScope++
-		case !bytes.Equal(v.Bytes, m.Raw):
+		case item.Lane == conversation.LaneNotified && !bytes.Equal(v.NotifiedBytes(), m.Raw),
+			item.Lane != conversation.LaneNotified && !bytes.Equal(v.Bytes, m.Raw):
 			c.Altered++
 		}
 		if seen[k] {
@@ -139,12 +188,16 @@ func (w *World) Compare(got Contents, runs []ExportRun) Report {
 		}
 		seen[k] = true
 	}
-	for k := range expected {
-		if !seen[k] {
+	for k := range scope {
+		switch {
+		case seen[k]:
+		case expected[k]:
 			c.Missing++
+		default:
+			c.Unobservable++
 		}
 	}
-	c.DeadLettered = w.Bus.Depth("chat-export").DeadLettered
+	c.DeadLettered = w.Bus.Depth("chat-export").DeadLettered + w.Bus.Depth(Notifications).DeadLettered
 	c.Parked = w.Bus.Depth("parked").Active
 	w.usage(&c)
 	c.OK = c.Faithful() && c.DeadLettered+c.Parked == 0

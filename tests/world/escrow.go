@@ -52,7 +52,7 @@ func (w *World) LoseKeys(ctx context.Context, a *Archive) (r EscrowReport, err e
 	}
 	var rows []evidence.WrappedKey
 	err = a.keys.Since(ctx, a.tenant, time.Time{}, func(k evidence.WrappedKey) error {
-		if !strings.HasPrefix(k.Unit, "export-") { // packages can be built again
+		if !strings.HasPrefix(k.Unit, "export-") && !strings.HasPrefix(k.Unit, "notify-") { // both can be made again
 			rows = append(rows, k)
 		}
 		return nil

@@ -59,6 +59,8 @@ const (
 	VaultKey  = "steno-wrap"
 	SignKey   = "steno-sign"
 	MasterKey = "loopback-master-key"
+
+	Notifications = "notifications" // the container; the queue has the same name
 )
 
 // Config sizes a world.
@@ -106,8 +108,10 @@ type World struct {
 	Settings   map[string]string
 	Credential azcore.TokenCredential
 
-	servers []*http.Server
-	serving chan error
+	servers   []*http.Server
+	serving   chan error
+	notifying chan error // nil until Graph's notifications are being sent
+	hush      context.CancelFunc
 }
 
 // Start starts a world and returns once the handler is ready.
@@ -147,6 +151,7 @@ func Start(ctx context.Context, c Config) (w *World, err error) {
 		{Name: "chat-export", MaxDeliveryCount: 10, LockDuration: time.Minute},
 		{Name: "exports", MaxDeliveryCount: 10, LockDuration: time.Minute},
 		{Name: "call-legs", MaxDeliveryCount: 10, LockDuration: time.Minute},
+		{Name: Notifications, MaxDeliveryCount: 10, LockDuration: time.Minute},
 		{Name: "parked", MaxDeliveryCount: 10, LockDuration: time.Minute},
 	}})
 	if err != nil {
@@ -171,6 +176,9 @@ func Start(ctx context.Context, c Config) (w *World, err error) {
 	front.Handle("/steno/", proxy)
 	front.Handle("/admin/", proxy)
 	front.Handle("GET /{$}", http.RedirectHandler("/steno/", http.StatusSeeOther))
+	notify, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	w.notifying, w.hush = make(chan error, 1), cancel
+	go func() { w.notifying <- w.Tenant.Notify(notify) }()
 	return w, nil
 }
 
@@ -215,6 +223,7 @@ func (w *World) startTenant(c Config) error {
 	w.GraphURL = graphOrigin + "/v1.0"
 	sc := c.Sim
 	sc.BaseURL = graphOrigin
+	sc.NotifyClient = w.CA.Client()
 	sc.VerifyToken = func(bearer string) (map[string]any, error) {
 		return w.Entra.Verifier(entra.GraphResource)(bearer)
 	}
@@ -301,7 +310,7 @@ func (w *World) startStorage(ctx context.Context, c Config) error {
 			return fmt.Errorf("create table %s: %w", name, err)
 		}
 	}
-	for _, name := range []string{Container, Tails, Exports, Custody, Heads, Coverage, Witness} {
+	for _, name := range []string{Container, Tails, Exports, Custody, Heads, Coverage, Witness, Notifications} {
 		c, err := container.NewClientFromConnectionString(w.Storage.ConnectionString(), name, &container.ClientOptions{ClientOptions: opts})
 		if err != nil {
 			return err
@@ -375,6 +384,11 @@ func (w *World) startHost(ctx context.Context, c Config) error {
 		"STENO_LOGIN_AUTHORITY":        w.Entra.Authority(),
 		"STENO_LOGIN_ISSUER":           w.Entra.Issuer(),
 		"STENO_LOGIN_KEYS":             w.Entra.Authority() + "/discovery/v2.0/keys",
+		"STENO_NOTIFICATION_URL":       w.Origin + "/steno/notifications",
+		"STENO_NOTIFICATION_APP":       App,
+		"STENO_NOTIFICATION_KEYS":      strings.TrimSuffix(w.GraphURL, "/v1.0") + sim.NotificationKeysPath,
+		"STENO_SUBSCRIPTIONS_SCHEDULE": "30 */5 * * * *",
+		"STENO_NOTIFIED_SCHEDULE":      "0 */5 * * * *",
 		"STENO_GROUPSYNC_SCHEDULE":     "0 0 */12 * * *",
 		"STENO_EXPORTPLAN_SCHEDULE":    "0 */15 * * * *",
 		"STENO_SEQUENCER_SCHEDULE":     "0 */5 * * * *",
@@ -413,6 +427,10 @@ func (w *World) Stop() error {
 		return nil
 	}
 	var errs []error
+	if w.notifying != nil {
+		w.hush()
+		errs = append(errs, <-w.notifying)
+	}
 	errs = append(errs, w.Bot.stop())
 	if w.Host != nil {
 		w.Host.Stop()

@@ -1,5 +1,5 @@
-// Package directory reads people and groups from Entra through Microsoft's Graph
-// SDK. It is the only package that imports the SDK: its models take minutes and
+// Package directory reads people and groups from Entra, and manages Graph's change
+// notifications, through Microsoft's Graph SDK. It is the only package that imports the SDK: its models take minutes and
 // gigabytes to compile, and everything else that is asked of Graph wants raw bytes.
 package directory
 
@@ -22,6 +22,7 @@ import (
 	"github.com/microsoftgraph/msgraph-sdk-go/groups"
 	"github.com/microsoftgraph/msgraph-sdk-go/models"
 	"github.com/microsoftgraph/msgraph-sdk-go/models/odataerrors"
+	graphsubscriptions "github.com/microsoftgraph/msgraph-sdk-go/subscriptions"
 
 	"steno/shared/teams"
 )
@@ -33,10 +34,11 @@ var ErrNoGroup = errors.New("no such group")
 // read is not returned: a partial answer looks like people who left.
 var ErrPartial = errors.New("members could not be read to the end")
 
-// Directory reads groups. It is safe for use by many goroutines.
+// Directory reads groups and manages subscriptions. It is safe for use by many goroutines.
 type Directory struct {
-	groups *groups.GroupsRequestBuilder
-	base   *url.URL
+	groups        *groups.GroupsRequestBuilder
+	subscriptions *graphsubscriptions.SubscriptionsRequestBuilder
+	base          *url.URL
 }
 
 // registerSerializers tells kiota, once a process, how JSON is read and written.
@@ -71,7 +73,11 @@ func New(baseURL string, cred azcore.TokenCredential, client *http.Client) (*Dir
 	}
 	root := strings.TrimSuffix(base.String(), "/")
 	adapter.SetBaseUrl(root)
-	return &Directory{groups: groups.NewGroupsRequestBuilderInternal(map[string]string{"baseurl": root}, adapter), base: base}, nil
+	return &Directory{
+		groups:        groups.NewGroupsRequestBuilderInternal(map[string]string{"baseurl": root}, adapter),
+		subscriptions: graphsubscriptions.NewSubscriptionsRequestBuilderInternal(map[string]string{"baseurl": root}, adapter),
+		base:          base,
+	}, nil
 }
 
 // FindGroup returns the one group with this display name.
