@@ -19,9 +19,10 @@ import (
 	"steno/shared/teams"
 )
 
-// DefaultAfter is how long after the end of a day its statements are made. The first knows
-// what was captured; the second also what the later passes of the export found.
-var DefaultAfter = []time.Duration{6 * time.Hour, 78 * time.Hour}
+// DefaultAfter is how long after the end of a day its statements are made. An export window
+// is a day long and may end at any time of the day, so it takes a day and some hours until all
+// of a day was read. The second statement also knows what the later passes found.
+var DefaultAfter = []time.Duration{30 * time.Hour, 102 * time.Hour}
 
 // DefaultReadLag is how far behind now the export has certainly been planned and read where
 // everything works: its own lag, and an hour for the planning timer and the queue.
@@ -271,6 +272,11 @@ func (r *coverageRun) told(ctx context.Context, s coverage.Statement, digest str
 		return nil
 	}
 	for _, t := range s.Totals {
+		for _, reason := range t.Reasons {
+			if reason.Code == coverage.Unconfirmed {
+				r.alerts = append(r.alerts, Alert{Name: "unconfirmed", Day: s.Day, Count: reason.Count, Text: "Notifications brought message versions that no export has returned since: Graph's export lacks them, or somebody planted them."})
+			}
+		}
 		if t.Failed > 0 || t.Unknown > 0 {
 			r.alerts = append(r.alerts, Alert{Name: "coverage", Day: s.Day, Count: t.Failed + t.Unknown,
 				Text: fmt.Sprintf("Coverage of %s in %s: of %d expected, %d failed and %d are unknown. The statement names custodians and reasons.", t.Modality, t.Unit, t.Expected, t.Failed, t.Unknown)})

@@ -79,7 +79,9 @@ func newOffice(t *testing.T) *office {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := &office{t: t, now: night, key: key, deaths: &deaths{-1}, config: reconcile.CoverageConfig{Tenant: tenant, Calls: true, Maker: "test"}}
+	o := &office{t: t, now: night, key: key, deaths: &deaths{-1}, config: reconcile.CoverageConfig{
+		Tenant: tenant, Calls: true, Maker: "test", After: []time.Duration{6 * time.Hour, 78 * time.Hour},
+	}}
 	o.must(o.roster.Apply(t.Context(), policy.Change{At: today, Opened: []policy.Period{
 		{Person: rita, Role: policy.RecordedUser, Desk: "north", From: today.Add(6 * time.Hour)},
 		{Person: sven, Role: policy.RecordedUser, Desk: "south", From: today},
@@ -557,3 +559,37 @@ func TestAnAlertThatCannotBeDeliveredIsAnAlarmAndStopsNothing(t *testing.T) {
 type deaf struct{}
 
 func (deaf) Alert(context.Context, reconcile.Alert) error { return errors.New("no answer") }
+
+func TestAVersionThatOnlyANotificationBroughtIsUnknownUntilAnExportReturnsIt(t *testing.T) {
+	o := newOffice(t)
+	const thread = teams.ThreadID("19:chat@thread.v2")
+	id := conversation.IDOf(conversation.KeyOf(tenant, thread), today)
+	version := func(message teams.MessageID, etag teams.ETag) conversation.Version {
+		return conversation.Version{VersionKey: conversation.VersionKey{Message: message, ETag: etag}, Sent: today.Add(9 * time.Hour)}
+	}
+	claim := func(name string, lane conversation.MessageLane, versions ...conversation.Version) {
+		was, err := o.catalog.Slice(t.Context(), id)
+		o.must(err)
+		conv := was.Conversation
+		if was.Revision == "" {
+			conv = conversation.Conversation{ID: id, Thread: thread, Start: today.Add(9 * time.Hour)}
+		}
+		conv.Objects++
+		o.must(o.catalog.Claim(t.Context(), was, conversation.Claim{Conversation: conv, Add: &conversation.Object{
+			Name: name, Custodian: rita, Lane: lane, ClaimedAt: today.Add(10 * time.Hour), Seq: conv.Objects - 1, Versions: versions,
+		}}))
+		o.must(o.catalog.FinishWindow(t.Context(), conversation.WindowDone{Window: conversation.Window{Tenant: tenant, Custodian: rita, From: today, To: today.Add(time.Millisecond * 2)}}, []conversation.Conversation{conv}))
+	}
+	// One message as it was first written, edited before the export came, and one that no export returns.
+	claim("00000000000000000000000000000001", conversation.LaneNotified, version("1", "1"), version("2", "2"))
+	claim("00000000000000000000000000000002", conversation.LaneExport, version("1", "5"))
+	o.must(o.run())
+	c := line(o.newest("2026-03-10"), rita, coverage.Versions)
+	wantCount(t, "one of three that nobody confirmed", c, 3, 2, 0, 0, 1)
+	if len(c.Reasons) != 1 || c.Reasons[0].Code != coverage.Unconfirmed {
+		t.Errorf("reasons %v", c.Reasons)
+	}
+	if !slices.ContainsFunc(o.alerts, func(a reconcile.Alert) bool { return a.Name == "unconfirmed" && a.Count == 1 }) {
+		t.Errorf("nobody is told: %v", o.alerts)
+	}
+}

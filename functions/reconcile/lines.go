@@ -244,8 +244,23 @@ func (l *ledger) count(s conversation.Slice) {
 	for _, rc := range s.Receipts {
 		note(rc.Custodian, rc.Versions...)
 	}
+	open := map[conversation.VersionKey]bool{}
+	for _, u := range s.Unconfirmed(l.run.now) {
+		if !u.Superseded {
+			open[u.VersionKey] = true
+		}
+	}
 	for p, versions := range received {
-		l.on(p, written(l.run.periods[p]), coverage.Versions, func(c *coverage.Count) { c.Capture(int64(len(versions))) })
+		var doubtful int64
+		for k := range versions {
+			if open[k] {
+				doubtful++
+			}
+		}
+		l.on(p, written(l.run.periods[p]), coverage.Versions, func(c *coverage.Count) {
+			c.Capture(int64(len(versions)) - doubtful)
+			c.Doubt(coverage.Unconfirmed, doubtful)
+		})
 	}
 }
 
