@@ -40,6 +40,7 @@ const (
 type settings struct {
 	tenant     teams.TenantID
 	roleGroups []policy.RoleGroup
+	teamRules  []policy.TeamRule
 	maxDrop    float64
 
 	graphURL     string
@@ -88,6 +89,9 @@ func readSettings(environ []string) (settings, *config.Reader, error) {
 	var s settings
 	s.tenant = config.Parse(r, "STENO_TENANT_ID", teams.ParseTenantID)
 	s.roleGroups = config.Parse(r, "STENO_ROLE_GROUPS", policy.ParseRoleGroups)
+	if _, ok := r.Lookup("STENO_RECORDED_TEAMS"); ok {
+		s.teamRules = config.Parse(r, "STENO_RECORDED_TEAMS", policy.ParseTeamRules)
+	}
 	s.maxDrop = r.Number("STENO_GROUP_MAX_DROP", groupsync.DefaultMaxDrop, 0.01, 1)
 
 	s.graphURL = r.OptionalURL("STENO_GRAPH_URL", "https://graph.microsoft.com/v1.0")
@@ -212,7 +216,7 @@ func readRetention(r *config.Reader, s *settings) {
 			r.Fault("STENO_DATA_POLICIES", err)
 		}
 		if len(s.roleGroups) > 0 {
-			if err := policies.CheckDesks(s.roleGroups); err != nil {
+			if err := policies.CheckDesks(s.roleGroups, s.teamRules); err != nil {
 				r.Fault("STENO_DATA_POLICIES", err)
 			}
 		}

@@ -125,7 +125,7 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 	exports := azure.NewQueue(queues, queueExports)
 	parked := azure.NewQueue(queues, queueParked)
 
-	sync := groupsync.New(groupsync.Config{Tenant: s.tenant, Groups: s.roleGroups, MaxDrop: s.maxDrop}, people, roster, trail, log)
+	sync := groupsync.New(groupsync.Config{Tenant: s.tenant, Groups: s.roleGroups, MaxDrop: s.maxDrop, Teams: s.teamRules, NoGroup: directory.ErrNoGroup}, people, graph, roster, trail, log)
 	plan := exportplan.New(s.plan, roster, catalog, windows, log)
 	chats := chatexport.New(chatexport.Config{Tenant: s.tenant, History: s.plan.History, ClaimLease: s.claimLease, RetryWait: s.retryWait, Policies: s.keep.Policies},
 		graph, roster, catalog, store, trail, windows, log)

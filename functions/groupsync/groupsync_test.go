@@ -97,6 +97,8 @@ type office struct {
 	storetest.Roster
 	t      *testing.T
 	entra  *entra
+	teams  microsoft
+	rules  []policy.TeamRule
 	trail  storetest.Trail
 	log    bytes.Buffer
 	groups []policy.RoleGroup
@@ -134,7 +136,7 @@ func newOffice(t *testing.T) *office {
 }
 
 func (o *office) run() error {
-	s := groupsync.New(groupsync.Config{Tenant: tenant, Groups: o.groups, MaxDrop: o.drop}, o.entra, o, custody.Log{Trail: &o.trail},
+	s := groupsync.New(groupsync.Config{Tenant: tenant, Groups: o.groups, MaxDrop: o.drop, Teams: o.rules, NoGroup: errNoGroup}, o.entra, &o.teams, o, custody.Log{Trail: &o.trail},
 		slog.New(slog.NewJSONHandler(&o.log, nil)))
 	return s.Run(o.t.Context())
 }
@@ -483,7 +485,7 @@ func (*refusing) Insert(context.Context, custody.Record) error { return errTrail
 func TestRosterDoesNotChangeWithoutACustodyEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newOffice(t)
-		s := groupsync.New(groupsync.Config{Tenant: tenant, Groups: o.groups}, o.entra, o, custody.Log{Trail: &refusing{}}, slog.New(slog.DiscardHandler))
+		s := groupsync.New(groupsync.Config{Tenant: tenant, Groups: o.groups}, o.entra, &o.teams, o, custody.Log{Trail: &refusing{}}, slog.New(slog.DiscardHandler))
 		if err := s.Run(t.Context()); !errors.Is(err, errTrail) {
 			t.Fatalf("got %v", err)
 		}

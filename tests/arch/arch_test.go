@@ -44,8 +44,9 @@ var arrows = map[string]string{
 	"shared/bearer": "",
 
 	"functions/internal/funchost": "",
-	"functions/groupsync":         "shared/teams shared/policy shared/custody",
-	"functions/exportplan":        "shared/teams shared/policy shared/conversation",
+	// msgraph for its judgment of errors.
+	"functions/groupsync":  "shared/teams shared/policy shared/custody shared/msgraph",
+	"functions/exportplan": "shared/teams shared/policy shared/conversation",
 	// The way into evidence that the lanes of messages share.
 	"functions/internal/intake": "shared/teams shared/policy shared/conversation shared/custody shared/evidence",
 	// msgraph for its raw pages and its judgment of errors, funchost for ErrPoison.
