@@ -41,6 +41,10 @@ type settings struct {
 	tenant     teams.TenantID
 	roleGroups []policy.RoleGroup
 	teamRules  []policy.TeamRule
+	// channelsMigrated is when Microsoft finished moving the tenant's private channels to the
+	// teams' mailboxes (Get-TenantPrivateChannelMigrationStatus): what retention kept of them
+	// before cannot be exported. Zero if nobody said.
+	channelsMigrated time.Time
 	maxDrop    float64
 
 	graphURL     string
@@ -107,6 +111,12 @@ func readSettings(environ []string) (settings, *config.Reader, error) {
 		Passes:   r.Durations("STENO_EXPORT_PASSES", exportplan.DefaultPasses),
 		Patience: r.Duration("STENO_EXPORT_PATIENCE", exportplan.DefaultPatience, time.Millisecond, 7*24*time.Hour),
 		History:  r.Duration("STENO_EXPORT_HISTORY", 0, 0, 10*365*24*time.Hour),
+
+		Retained:      r.Bool("STENO_RETAINED_MESSAGES"),
+		RetainedDelay: r.Duration("STENO_RETAINED_DELAY", exportplan.DefaultRetainedDelay, time.Millisecond, 30*24*time.Hour),
+	}
+	if _, ok := r.Lookup("STENO_PRIVATE_CHANNELS_MIGRATED"); ok {
+		s.channelsMigrated = config.Parse(r, "STENO_PRIVATE_CHANNELS_MIGRATED", pastTime)
 	}
 	if n := len(s.plan.Passes); n < 1 || n > 9 {
 		r.Fault("STENO_EXPORT_PASSES", errors.New("want 1 to 9 passes"))
@@ -236,6 +246,15 @@ func readRetention(r *config.Reader, s *settings) {
 	default:
 		r.Fault("STENO_IMMUTABILITY_MODE", errors.New("want Locked or Unlocked"))
 	}
+}
+
+// pastTime reads a time that has come.
+func pastTime(s string) (time.Time, error) {
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil || t.After(time.Now()) {
+		return time.Time{}, errors.New("want an RFC 3339 time that has come")
+	}
+	return t.UTC(), nil
 }
 
 // guid reads an application id; the form is that of every Entra id.

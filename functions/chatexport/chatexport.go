@@ -109,6 +109,7 @@ func (e *Exporter) allowed(ctx context.Context, w conversation.Window) ([]conver
 		if err != nil {
 			return nil, err
 		}
+		periods = slices.DeleteFunc(periods, func(p policy.Period) bool { return (p.Role == policy.RecordedTeam) != w.Source.OfTeam() })
 		for i := range periods {
 			periods[i].From = periods[i].From.Add(-e.config.History - conversation.Resolution)
 		}

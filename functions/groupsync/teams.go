@@ -79,7 +79,11 @@ func (s *Sync) syncTeams(ctx context.Context) error {
 			slog.Int("before", d.Before), slog.Int("gone", d.Gone))
 		vanished = slices.DeleteFunc(vanished, func(p policy.Period) bool { return p.Desk == d.Desk })
 	}
-	change := policy.Change{At: at, Opened: opened, Closed: append(ended, vanished...), People: now.facts(open)}
+	people, err := s.teamFacts(ctx, now, open)
+	if err != nil {
+		return err
+	}
+	change := policy.Change{At: at, Opened: opened, Closed: append(ended, vanished...), People: people}
 	if err := s.applyTeams(ctx, change, now); err != nil {
 		return err
 	}
@@ -272,23 +276,34 @@ func (n *teamsNow) split(closed []policy.Period) (ended, vanished []policy.Perio
 	return ended, vanished
 }
 
-// facts are what the roster is told of recorded teams: their names, for those who see
-// what is written there. One that was deleted keeps the name it had.
-func (n *teamsNow) facts(open []policy.Period) (out []policy.Person) {
+// teamFacts are what the roster is told of recorded teams: their names, for those who see
+// what is written there, and when one was deleted. That one keeps the name it had.
+func (s *Sync) teamFacts(ctx context.Context, now *teamsNow, open []policy.Period) (out []policy.Person, err error) {
 	all := map[teams.PersonID]bool{}
-	for _, desk := range n.desks {
+	for _, desk := range now.desks {
 		maps.Copy(all, desk)
 	}
+	var deleted []teams.PersonID
 	for _, p := range open {
-		if _, ok := n.known[p.Person]; ok {
+		if _, ok := now.known[p.Person]; ok {
 			all[p.Person] = true
+		} else if !now.deleted[p.Person].IsZero() {
+			deleted = append(deleted, p.Person)
 		}
 	}
+	had, err := s.roster.People(ctx, deleted)
+	if err != nil {
+		return nil, fmt.Errorf("read roster: %w", err)
+	}
 	for id := range all {
-		out = append(out, policy.Person{ID: id, DisplayName: n.known[id].DisplayName, Enabled: true})
+		out = append(out, policy.Person{ID: id, DisplayName: now.known[id].DisplayName, Enabled: true})
+	}
+	for id, f := range had {
+		f.Enabled, f.Deleted = false, now.deleted[id]
+		out = append(out, f)
 	}
 	slices.SortFunc(out, func(a, b policy.Person) int { return cmp.Compare(a.ID, b.ID) })
-	return out
+	return out, nil
 }
 
 // applyTeams leaves a custody event for each team before the roster changes, one storage

@@ -137,6 +137,11 @@ func TestADeletedTeamIsRecordedUpToItsDeletion(t *testing.T) {
 			if len(periods) != 1 || !periods[0].To.Equal(deleted) {
 				t.Errorf("periods of %s are %+v", id, periods)
 			}
+			facts, err := o.People(t.Context(), []teams.PersonID{id})
+			o.must(err)
+			if f := facts[id]; !f.Deleted.Equal(deleted) || f.DisplayName == "" {
+				t.Errorf("the roster says %+v", f)
+			}
 		}
 	})
 }

@@ -21,8 +21,8 @@ type Window struct {
 	From      time.Time      `json:"from"` // exclusive
 	To        time.Time      `json:"to"`   // exclusive
 	// Pass counts the readings of the same stretch: 1 captures, later ones up to MaxPass
-	// prove that nothing was missed. NotifiedPass, RetainedPass and LookbackPass are
-	// readings of other kinds, whose progress is kept apart.
+	// prove that nothing was missed. NotifiedPass, RetainedPass, LookbackPass and FinalPass
+	// are readings of other kinds, whose progress is kept apart.
 	Pass int `json:"pass"`
 	// Attempt counts how often the window was put back on the queue to be read later.
 	Attempt int `json:"attempt,omitempty"`
@@ -38,6 +38,9 @@ const (
 	RetainedPass = 10
 	// LookbackPass reads history that an operator asked for.
 	LookbackPass = 11
+	// FinalPass reads once more what a custodian wrote before being deleted, while it can
+	// still be exported.
+	FinalPass = 12
 )
 
 // Resolution is the resolution of Graph's message timestamps.
@@ -184,14 +187,16 @@ func DecodeWindow(b []byte) (Window, error) {
 	w.Source, w.Pass, w.Attempt = teams.Source(m.Source), m.Pass, m.Attempt
 	if !w.Source.Known() {
 		check(errors.New("exportSource is unknown"))
+	} else if w.Source.Retained() != (w.Pass == RetainedPass) {
+		check(fmt.Errorf("exportSource is not one of pass %d", w.Pass))
 	}
 	if !w.From.Before(w.To) {
 		check(errors.New("from is not before to"))
 	} else if w.To.Sub(w.From) > MaxWindow {
 		check(fmt.Errorf("longer than %s", MaxWindow))
 	}
-	if m.Pass <= NotifiedPass || m.Pass > LookbackPass {
-		check(fmt.Errorf("pass %d is not 1 to %d", m.Pass, LookbackPass))
+	if m.Pass <= NotifiedPass || m.Pass > FinalPass {
+		check(fmt.Errorf("pass %d is not 1 to %d", m.Pass, FinalPass))
 	}
 	if m.Attempt < 0 {
 		check(fmt.Errorf("attempt %d is negative", m.Attempt))
