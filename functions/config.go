@@ -16,12 +16,14 @@ import (
 	"steno/functions/fixity"
 	"steno/functions/groupsync"
 	"steno/functions/internal/funchost"
+	"steno/functions/lookback"
 	"steno/functions/reconcile"
 	"steno/functions/retention"
 	"steno/functions/sequencer"
 	"steno/shared/config"
 	"steno/shared/evidence"
 	"steno/shared/msgraph"
+	"steno/shared/msgraph/directory"
 	"steno/shared/policy"
 	"steno/shared/teams"
 )
@@ -45,7 +47,7 @@ type settings struct {
 	// teams' mailboxes (Get-TenantPrivateChannelMigrationStatus): what retention kept of them
 	// before cannot be exported. Zero if nobody said.
 	channelsMigrated time.Time
-	maxDrop    float64
+	maxDrop          float64
 
 	graphURL     string
 	graphRate    float64
@@ -53,6 +55,8 @@ type settings struct {
 	graphPrivate bool
 
 	plan       exportplan.Config
+	lookbacks  lookback.Config
+	newcomers  time.Duration // how far back a newcomer's history is read
 	claimLease time.Duration
 	legs       finalize.Config
 	fixity     fixity.Config
@@ -88,7 +92,7 @@ type settings struct {
 // readSettings reads every key and returns all faults at once.
 func readSettings(environ []string) (settings, *config.Reader, error) {
 	r := config.Read(environ)
-	r.Host("STENO_GROUPSYNC_SCHEDULE", "STENO_EXPORTPLAN_SCHEDULE", "STENO_SEQUENCER_SCHEDULE", "STENO_RETENTION_SCHEDULE", "STENO_RECONCILE_SCHEDULE", "STENO_FIXITY_SCHEDULE",
+	r.Host("STENO_GROUPSYNC_SCHEDULE", "STENO_EXPORTPLAN_SCHEDULE", "STENO_LOOKBACK_SCHEDULE", "STENO_SEQUENCER_SCHEDULE", "STENO_RETENTION_SCHEDULE", "STENO_RECONCILE_SCHEDULE", "STENO_FIXITY_SCHEDULE",
 		"AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "AZURE_AUTHORITY_HOST", "AzureWebJobsStorage")
 	var s settings
 	s.tenant = config.Parse(r, "STENO_TENANT_ID", teams.ParseTenantID)
@@ -118,6 +122,11 @@ func readSettings(environ []string) (settings, *config.Reader, error) {
 	if _, ok := r.Lookup("STENO_PRIVATE_CHANNELS_MIGRATED"); ok {
 		s.channelsMigrated = config.Parse(r, "STENO_PRIVATE_CHANNELS_MIGRATED", pastTime)
 	}
+	s.lookbacks = lookback.Config{
+		Tenant: s.tenant, Patience: s.plan.Patience, NoGroup: directory.ErrNoGroup,
+		InFlight: int(r.Number("STENO_LOOKBACK_IN_FLIGHT", lookback.DefaultInFlight, 1, 64)),
+	}
+	s.newcomers = r.Duration("STENO_LOOKBACK_NEWCOMERS", 0, 0, policy.MaxLookback-24*time.Hour)
 	if n := len(s.plan.Passes); n < 1 || n > 9 {
 		r.Fault("STENO_EXPORT_PASSES", errors.New("want 1 to 9 passes"))
 	}

@@ -14,6 +14,7 @@ import (
 	"steno/functions/fixity"
 	"steno/functions/groupsync"
 	"steno/functions/internal/funchost"
+	"steno/functions/lookback"
 	"steno/functions/portal"
 	"steno/functions/reconcile"
 	"steno/functions/retention"
@@ -26,6 +27,7 @@ type functions struct {
 	sync   *groupsync.Sync
 	plan   *exportplan.Plan
 	export *chatexport.Exporter
+	past   *lookback.Lookback
 	seal   *finalize.Finalizer
 	order  *sequencer.Sequencer
 	hand   *export.Exporter
@@ -39,11 +41,13 @@ type functions struct {
 func register(mux *funchost.Mux, f functions) {
 	mux.Timer("groupsync", func(ctx context.Context, _ funchost.TimerInfo) error { return f.sync.Run(ctx) })
 	mux.Timer("exportplan", func(ctx context.Context, _ funchost.TimerInfo) error { return f.plan.Run(ctx) })
+	mux.Timer("lookbacksteps", func(ctx context.Context, _ funchost.TimerInfo) error { return f.past.Step(ctx) })
 	mux.Timer("sequencer", func(ctx context.Context, _ funchost.TimerInfo) error { return f.order.Run(ctx) })
 	mux.Timer("retention", func(ctx context.Context, _ funchost.TimerInfo) error { return f.keep.Run(ctx) })
 	mux.Timer("reconcile", func(ctx context.Context, _ funchost.TimerInfo) error { return f.audit.Run(ctx) })
 	mux.Timer("fixity", func(ctx context.Context, _ funchost.TimerInfo) error { return f.reread.Run(ctx) })
 	mux.Queue("chatexport", "window", func(ctx context.Context, m funchost.Message) error { return f.export.Handle(ctx, m.Body) })
+	mux.Queue("lookback", "job", func(ctx context.Context, m funchost.Message) error { return f.past.Handle(ctx, m.Body) })
 	mux.Queue("finalize", "leg", func(ctx context.Context, m funchost.Message) error { return f.seal.Handle(ctx, m.Body) })
 	mux.Queue("export", "order", func(ctx context.Context, m funchost.Message) error { return f.hand.Handle(ctx, m.Body) })
 	mux.HTTP("portal", funchost.Route{Pattern: "{*path}", MaxBody: 64 << 10, Timeout: 30 * time.Second}, f.web)

@@ -49,6 +49,9 @@ type Config struct {
 	Teams []policy.TeamRule
 	// NoGroup is what the directory's errors wrap where there is no such group, or several.
 	NoGroup error
+	// Newcomers is how far back the history of somebody is read who was never recorded
+	// before; zero for not at all.
+	Newcomers time.Duration
 }
 
 // Sync is one group synchronization. Runs must not overlap; the timer sees to it.
@@ -57,16 +60,17 @@ type Sync struct {
 	directory directory
 	tenant    tenant
 	roster    policy.Roster
+	jobs      policy.Lookbacks
 	trail     custody.Log
 	log       *slog.Logger
 }
 
 // New returns a Sync.
-func New(c Config, d directory, t tenant, r policy.Roster, trail custody.Log, log *slog.Logger) *Sync {
+func New(c Config, d directory, t tenant, r policy.Roster, jobs policy.Lookbacks, trail custody.Log, log *slog.Logger) *Sync {
 	if c.MaxDrop == 0 {
 		c.MaxDrop = DefaultMaxDrop
 	}
-	return &Sync{config: c, directory: d, tenant: t, roster: r, trail: trail, log: log}
+	return &Sync{config: c, directory: d, tenant: t, roster: r, jobs: jobs, trail: trail, log: log}
 }
 
 // Run reads all role groups, then the teams that rules name, and stores what changed. It
@@ -89,10 +93,14 @@ func (s *Sync) syncPeople(ctx context.Context) error {
 	}
 	memberships = without(memberships, both)
 	var open []policy.Period
+	ever := map[teams.PersonID]bool{} // who was recorded before
 	for _, role := range policy.Roles {
 		periods, err := s.roster.Periods(ctx, role)
 		if err != nil {
 			return fmt.Errorf("read roster: %w", err)
+		}
+		for _, p := range periods {
+			ever[p.Person] = ever[p.Person] || role == policy.RecordedUser
 		}
 		open = append(open, slices.DeleteFunc(periods, func(p policy.Period) bool { return !p.Open() })...)
 	}
@@ -103,6 +111,9 @@ func (s *Sync) syncPeople(ctx context.Context) error {
 			slog.String("alarm", "suspicious-drop"), slog.String("role", string(d.Role)), slog.String("desk", d.Desk),
 			slog.Int("before", d.Before), slog.Int("gone", d.Gone))
 		closed = slices.DeleteFunc(closed, func(p policy.Period) bool { return p.Role == d.Role && p.Desk == d.Desk })
+	}
+	if err := s.lookBack(ctx, opened, ever, at); err != nil {
+		return err
 	}
 	if err := s.apply(ctx, policy.Change{At: at, Opened: opened, Closed: closed, People: people}); err != nil {
 		return err

@@ -95,14 +95,17 @@ func (e *entra) Members(_ context.Context, g teams.GroupID) ([]teams.User, error
 // office is a sync over stores in memory, and the roster that it keeps.
 type office struct {
 	storetest.Roster
-	t      *testing.T
-	entra  *entra
-	teams  microsoft
-	rules  []policy.TeamRule
-	trail  storetest.Trail
-	log    bytes.Buffer
-	groups []policy.RoleGroup
-	drop   float64
+	t     *testing.T
+	entra *entra
+	teams microsoft
+	rules []policy.TeamRule
+	jobs  storetest.Lookbacks
+	// newcomers is how far back their history is read.
+	newcomers time.Duration
+	trail     storetest.Trail
+	log       bytes.Buffer
+	groups    []policy.RoleGroup
+	drop      float64
 	// crash ends a run between the custody event and the roster, once.
 	crash bool
 }
@@ -136,7 +139,7 @@ func newOffice(t *testing.T) *office {
 }
 
 func (o *office) run() error {
-	s := groupsync.New(groupsync.Config{Tenant: tenant, Groups: o.groups, MaxDrop: o.drop, Teams: o.rules, NoGroup: errNoGroup}, o.entra, &o.teams, o, custody.Log{Trail: &o.trail},
+	s := groupsync.New(groupsync.Config{Tenant: tenant, Groups: o.groups, MaxDrop: o.drop, Teams: o.rules, NoGroup: errNoGroup, Newcomers: o.newcomers}, o.entra, &o.teams, o, &o.jobs, custody.Log{Trail: &o.trail},
 		slog.New(slog.NewJSONHandler(&o.log, nil)))
 	return s.Run(o.t.Context())
 }
@@ -485,7 +488,7 @@ func (*refusing) Insert(context.Context, custody.Record) error { return errTrail
 func TestRosterDoesNotChangeWithoutACustodyEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newOffice(t)
-		s := groupsync.New(groupsync.Config{Tenant: tenant, Groups: o.groups}, o.entra, &o.teams, o, custody.Log{Trail: &refusing{}}, slog.New(slog.DiscardHandler))
+		s := groupsync.New(groupsync.Config{Tenant: tenant, Groups: o.groups}, o.entra, &o.teams, o, &o.jobs, custody.Log{Trail: &refusing{}}, slog.New(slog.DiscardHandler))
 		if err := s.Run(t.Context()); !errors.Is(err, errTrail) {
 			t.Fatalf("got %v", err)
 		}

@@ -237,3 +237,34 @@ func TestTeamsAreFollowedEvenIfRoleGroupsCannotBe(t *testing.T) {
 		o.wantTeams(team(0), team(1), team(2))
 	})
 }
+
+func TestTheHistoryOfNewcomersIsReadOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(time.Until(time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)))
+		o := newOffice(t)
+		o.must(o.run())
+		if jobs, err := o.jobs.List(t.Context()); err != nil || len(jobs) != 0 {
+			t.Fatalf("without the setting: %v, %v", jobs, err)
+		}
+		time.Sleep(time.Hour)
+		o.newcomers, o.crash = 30*24*time.Hour, true
+		o.entra.people[group(1)] = append(o.entra.people[group(1)], person(60), person(61))
+		if err := o.run(); !errors.Is(err, errCrash) {
+			t.Fatal(err)
+		}
+		o.must(o.run())
+		o.leave(group(1), 1)
+		o.must(o.run())
+		o.entra.people[group(1)] = append(o.entra.people[group(1)], person(0)) // who comes back is no newcomer
+		time.Sleep(time.Hour)
+		o.must(o.run())
+		jobs, err := o.jobs.List(t.Context())
+		o.must(err)
+		if len(jobs) != 1 || !slices.Equal(jobs[0].Custodians, []teams.PersonID{person(60), person(61)}) || jobs[0].State != policy.LookbackQueued {
+			t.Fatalf("jobs are %+v", jobs)
+		}
+		if got := jobs[0].To.Sub(jobs[0].From); got != o.newcomers || jobs[0].To.After(time.Now()) {
+			t.Errorf("it reads from %v to %v", jobs[0].From, jobs[0].To)
+		}
+	})
+}

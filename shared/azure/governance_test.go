@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"steno/shared/azure"
+	"steno/shared/conversation"
 	"steno/shared/evidence"
 	rosters "steno/shared/policy"
 	"steno/shared/storetest"
@@ -58,4 +59,12 @@ func TestGravesInTables(t *testing.T) {
 
 func TestExportsInTables(t *testing.T) {
 	storetest.TestExports(t, func(*testing.T) rosters.Exports { return azure.NewExports(storetest.NewTenant(), tables) })
+}
+
+func TestLookbacksInTables(t *testing.T) {
+	storetest.TestLookbacks(t, func(*testing.T) rosters.Lookbacks { return azure.NewLookbacks(storetest.NewTenant(), tables) })
+}
+
+func TestFailuresInTables(t *testing.T) {
+	storetest.TestFailures(t, func(*testing.T) conversation.Failures { return azure.NewFailures(storetest.NewTenant(), tables) })
 }

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"steno/shared/conversation"
 	"steno/shared/evidence"
 	"steno/shared/policy"
 	"steno/shared/storetest"
@@ -55,4 +56,12 @@ func TestVaultLogInMemory(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestLookbacksInMemory(t *testing.T) {
+	storetest.TestLookbacks(t, func(*testing.T) policy.Lookbacks { return new(storetest.Lookbacks) })
+}
+
+func TestFailuresInMemory(t *testing.T) {
+	storetest.TestFailures(t, func(*testing.T) conversation.Failures { return new(storetest.Failures) })
 }

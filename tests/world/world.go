@@ -410,6 +410,7 @@ func (w *World) startHost(ctx context.Context, c Config) error {
 		"STENO_LOGIN_KEYS":             w.Entra.Authority() + "/discovery/v2.0/keys",
 		"STENO_GROUPSYNC_SCHEDULE":     "0 0 */12 * * *",
 		"STENO_EXPORTPLAN_SCHEDULE":    "0 */15 * * * *",
+		"STENO_LOOKBACK_SCHEDULE":      "*/5 * * * * *",
 		"STENO_SEQUENCER_SCHEDULE":     "0 */5 * * * *",
 		"STENO_RETENTION_SCHEDULE":     "0 45 */6 * * *",
 		"STENO_RECONCILE_SCHEDULE":     "0 20 * * * *",
