@@ -123,7 +123,7 @@ func readSettings(environ []string) (settings, *config.Reader, error) {
 		s.channelsMigrated = config.Parse(r, "STENO_PRIVATE_CHANNELS_MIGRATED", pastTime)
 	}
 	s.lookbacks = lookback.Config{
-		Tenant: s.tenant, Patience: s.plan.Patience, NoGroup: directory.ErrNoGroup,
+		Tenant: s.tenant, NoGroup: directory.ErrNoGroup,
 		InFlight: int(r.Number("STENO_LOOKBACK_IN_FLIGHT", lookback.DefaultInFlight, 1, 64)),
 	}
 	s.newcomers = r.Duration("STENO_LOOKBACK_NEWCOMERS", 0, 0, policy.MaxLookback-24*time.Hour)

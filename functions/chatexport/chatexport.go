@@ -261,7 +261,7 @@ func (e *Exporter) giveUp(ctx context.Context, w conversation.Window, cause erro
 // attempt does not ask, since it costs a query a window and reading twice does no harm.
 func (e *Exporter) read(ctx context.Context, w conversation.Window, since time.Time) error {
 	todo := []conversation.Window{w}
-	if w.Attempt > 0 {
+	if w.Attempt > 0 || w.Pass == conversation.LookbackPass {
 		done, err := e.catalog.FinishedWindows(ctx, w.Custodian, w.Pass, w.From, w.To)
 		if err != nil {
 			return err

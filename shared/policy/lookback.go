@@ -78,7 +78,8 @@ type Lookback struct {
 	Next    int              `json:"next"`
 	Open    []LookbackWindow `json:"open,omitempty"`
 	// What finished windows returned, how much of it was new, how much could not be read as
-	// messages, and how many windows could not be read.
+	// messages, and how many windows could not be read. What a process stored that ended
+	// before its window was finished is returned again and not new then.
 	Returned int `json:"returned"`
 	New      int `json:"new"`
 	Unclear  int `json:"unclear"`
