@@ -128,7 +128,7 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 
 	jobs, failures := azure.NewLookbacks(s.tenant, tables), azure.NewFailures(s.tenant, tables)
 	sync := groupsync.New(groupsync.Config{Tenant: s.tenant, Groups: s.roleGroups, MaxDrop: s.maxDrop, Teams: s.teamRules, NoGroup: directory.ErrNoGroup, Newcomers: s.newcomers}, people, graph, roster, jobs, trail, log)
-	plan := exportplan.New(s.plan, roster, catalog, windows, log)
+	plan := exportplan.New(s.plan, roster, catalog, failures, windows, trail, log)
 	chats := chatexport.New(chatexport.Config{Tenant: s.tenant, History: s.plan.History, ClaimLease: s.claimLease, RetryWait: s.retryWait, Policies: s.keep.Policies},
 		graph, roster, catalog, store, chatexport.Registers{Lookbacks: jobs, Failures: failures}, trail, windows, log)
 	past := lookback.New(s.lookbacks, lookback.Stores{Jobs: jobs, Roster: roster, Catalog: catalog, Failures: failures, Trail: trail}, people, windows, log)

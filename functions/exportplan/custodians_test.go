@@ -96,3 +96,49 @@ func TestRetainedMessagesAreReadInALaneOfTheirOwn(t *testing.T) {
 		}
 	})
 }
+
+// TestAMailboxThatAnswersAgainIsReadFromWhereItFellSilent: what could not be read stands in
+// the register until it was.
+func TestAMailboxThatAnswersAgainIsReadFromWhereItFellSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDesk(t)
+		p := d.join(person(1), "north")
+		silent := func(days int) (asked int) {
+			for range 24 * days {
+				time.Sleep(time.Hour)
+				d.must(d.run())
+				for _, w := range d.queue.take() {
+					asked++
+					d.must(d.failures.SaveFailure(t.Context(), conversation.WindowFailed{Window: w, Status: 404, Since: now(), At: now()}))
+				}
+			}
+			return asked
+		}
+		silent(3)
+		left := d.leave(p)
+		if n := silent(20); n == 0 || n > 400 {
+			t.Errorf("%d requests in twenty silent days, want one a day or a few", n)
+		}
+		quiet := silent(2)
+		if quiet < 2 || quiet > 4 {
+			t.Errorf("%d requests in the last two silent days, want one a day", quiet)
+		}
+		read := d.days(4)
+		failures, err := d.failures.AllFailures(t.Context())
+		d.must(err)
+		if len(failures) != 0 {
+			t.Errorf("%d windows are not read still: %+v", len(failures), failures)
+		}
+		for pass := 1; pass <= 3; pass++ {
+			spans := union(read, pass)
+			if len(spans) != 1 || spans[0].From.After(p.From) || !spans[0].To.Equal(left.To) {
+				t.Errorf("pass %d read %v, want all from %v to %v", pass, spans, p.From, left.To)
+			}
+		}
+		events, err := d.trail.Range(t.Context(), time.Time{}, time.Now().Add(time.Hour), 100)
+		d.must(err)
+		if len(events) != 1 || events[0].Detail != "can be read again" {
+			t.Errorf("events are %+v", events)
+		}
+	})
+}

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"steno/shared/conversation"
+	"steno/shared/custody"
 	"steno/shared/policy"
 	"steno/shared/teams"
 )
@@ -70,12 +71,15 @@ type Plan struct {
 	config  Config
 	roster  policy.Roster
 	catalog conversation.Catalog
-	queue   queue
-	log     *slog.Logger
+	// failures is what could not be read.
+	failures conversation.Failures
+	queue    queue
+	trail    custody.Log
+	log      *slog.Logger
 }
 
 // New returns a Plan.
-func New(c Config, r policy.Roster, cat conversation.Catalog, q queue, log *slog.Logger) *Plan {
+func New(c Config, r policy.Roster, cat conversation.Catalog, f conversation.Failures, q queue, trail custody.Log, log *slog.Logger) *Plan {
 	if c.Period == 0 {
 		c.Period = DefaultPeriod
 	}
@@ -94,7 +98,7 @@ func New(c Config, r policy.Roster, cat conversation.Catalog, q queue, log *slog
 	if len(c.Passes) == 0 {
 		c.Passes = DefaultPasses
 	}
-	return &Plan{config: c, roster: r, catalog: cat, queue: q, log: log}
+	return &Plan{config: c, roster: r, catalog: cat, failures: f, queue: q, trail: trail, log: log}
 }
 
 // planners is how many people are planned for at the same time.
@@ -107,6 +111,16 @@ func (p *Plan) Run(ctx context.Context) error {
 	periods, err := policy.Custodians(ctx, p.roster)
 	if err != nil {
 		return err
+	}
+	all, err := p.failures.AllFailures(ctx)
+	if err != nil {
+		return err
+	}
+	failed := map[teams.PersonID][]conversation.WindowFailed{}
+	for _, f := range all {
+		if f.Pass != conversation.LookbackPass { // whoever asked for the look-back asks again
+			failed[f.Custodian] = append(failed[f.Custodian], f)
+		}
 	}
 	progress, err := p.catalog.Progress(ctx)
 	if err != nil {
@@ -121,7 +135,7 @@ func (p *Plan) Run(ctx context.Context) error {
 	total := make(chan int, len(custodians))
 	for _, c := range custodians {
 		group.Go(func() error {
-			n, err := p.planFor(gctx, c, progress[c.ID], now)
+			n, err := p.planFor(gctx, c, progress[c.ID], failed[c.ID], now)
 			total <- n
 			return err
 		})
@@ -161,7 +175,7 @@ func (p *Plan) custodians(ctx context.Context, periods []policy.Period) ([]Custo
 	return out, nil
 }
 
-func (p *Plan) planFor(ctx context.Context, c Custodian, done conversation.Progress, now time.Time) (int, error) {
+func (p *Plan) planFor(ctx context.Context, c Custodian, done conversation.Progress, failed []conversation.WindowFailed, now time.Time) (int, error) {
 	done.Planned = slices.Clone(done.Planned)
 	before := conversation.Progress{Planned: slices.Clone(done.Planned), At: done.At}
 	done.At = now
@@ -174,6 +188,11 @@ func (p *Plan) planFor(ctx context.Context, c Custodian, done conversation.Progr
 		}
 		windows = append(windows, lost...)
 	}
+	again, err := p.mend(ctx, c, failed, now)
+	if err != nil {
+		return 0, err
+	}
+	windows = append(windows, again...)
 	for _, w := range windows {
 		body, err := conversation.EncodeWindow(w)
 		if err != nil {

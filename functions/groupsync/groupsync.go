@@ -93,14 +93,18 @@ func (s *Sync) syncPeople(ctx context.Context) error {
 	}
 	memberships = without(memberships, both)
 	var open []policy.Period
+	var recorded []policy.Period
 	ever := map[teams.PersonID]bool{} // who was recorded before
 	for _, role := range policy.Roles {
 		periods, err := s.roster.Periods(ctx, role)
 		if err != nil {
 			return fmt.Errorf("read roster: %w", err)
 		}
-		for _, p := range periods {
-			ever[p.Person] = ever[p.Person] || role == policy.RecordedUser
+		if role == policy.RecordedUser {
+			recorded = slices.Clone(periods)
+		}
+		for _, p := range recorded {
+			ever[p.Person] = true
 		}
 		open = append(open, slices.DeleteFunc(periods, func(p policy.Period) bool { return !p.Open() })...)
 	}
@@ -112,7 +116,11 @@ func (s *Sync) syncPeople(ctx context.Context) error {
 			slog.Int("before", d.Before), slog.Int("gone", d.Gone))
 		closed = slices.DeleteFunc(closed, func(p policy.Period) bool { return p.Role == d.Role && p.Desk == d.Desk })
 	}
-	if err := s.lookBack(ctx, opened, ever, at); err != nil {
+	people, turns, err := s.lifecycle(ctx, people, recorded, at)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(s.lookBack(ctx, opened, ever, at), s.noteTurns(ctx, turns)); err != nil {
 		return err
 	}
 	if err := s.apply(ctx, policy.Change{At: at, Opened: opened, Closed: closed, People: people}); err != nil {

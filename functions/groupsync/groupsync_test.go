@@ -38,6 +38,8 @@ type entra struct {
 	people  map[teams.GroupID][]teams.PersonID
 	nested  map[teams.GroupID][]teams.GroupID
 	plans   map[teams.PersonID][]string
+	locked  map[teams.PersonID]bool // accounts that are disabled
+	guests  map[teams.PersonID]bool
 	failing map[teams.GroupID]error
 }
 
@@ -45,6 +47,7 @@ func newEntra() *entra {
 	return &entra{
 		names: map[teams.GroupID]string{}, people: map[teams.GroupID][]teams.PersonID{}, nested: map[teams.GroupID][]teams.GroupID{},
 		plans: map[teams.PersonID][]string{}, failing: map[teams.GroupID]error{},
+		locked: map[teams.PersonID]bool{}, guests: map[teams.PersonID]bool{},
 	}
 }
 
@@ -86,7 +89,7 @@ func (e *entra) Members(_ context.Context, g teams.GroupID) ([]teams.User, error
 	var out []teams.User
 	for p := range found {
 		out = append(out, teams.User{
-			ID: p, DisplayName: "Name of " + string(p), Address: string(p) + "@contoso.example", Enabled: true, ServicePlans: e.plans[p],
+			ID: p, DisplayName: "Name of " + string(p), Address: string(p) + "@contoso.example", Enabled: !e.locked[p], Guest: e.guests[p], ServicePlans: e.plans[p],
 		})
 	}
 	return out, nil

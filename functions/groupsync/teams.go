@@ -28,6 +28,7 @@ type tenant interface {
 	Team(ctx context.Context, id teams.PersonID) (teams.Team, error)
 	Owners(ctx context.Context, team teams.PersonID) ([]teams.PersonID, error)
 	DeletedTeams(ctx context.Context) ([]teams.Deletion, error)
+	DeletedUsers(ctx context.Context) ([]teams.Deletion, error)
 }
 
 // absent reports whether Graph says that there is no such object. A refusal says nothing

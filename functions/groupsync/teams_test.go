@@ -22,6 +22,7 @@ type microsoft struct {
 	unlisted []teams.Team // there, though the listing does not say so
 	owners   map[teams.PersonID][]teams.PersonID
 	deleted  []teams.Deletion
+	users    []teams.Deletion // deleted people
 	failing  error
 	refusing bool // single teams are not shown to this application
 }
@@ -45,6 +46,8 @@ func (m *microsoft) Owners(_ context.Context, id teams.PersonID) ([]teams.Person
 }
 
 func (m *microsoft) DeletedTeams(context.Context) ([]teams.Deletion, error) { return m.deleted, nil }
+
+func (m *microsoft) DeletedUsers(context.Context) ([]teams.Deletion, error) { return m.users, nil }
 
 func (m *microsoft) remove(id teams.PersonID) {
 	m.listed = slices.DeleteFunc(slices.Clone(m.listed), func(t teams.Team) bool { return t.ID == id })

@@ -46,7 +46,7 @@ var arrows = map[string]string{
 	"functions/internal/funchost": "",
 	// msgraph for its judgment of errors.
 	"functions/groupsync":  "shared/teams shared/policy shared/custody shared/msgraph",
-	"functions/exportplan": "shared/teams shared/policy shared/conversation",
+	"functions/exportplan": "shared/teams shared/policy shared/conversation shared/custody",
 	// The way into evidence that the lanes of messages share.
 	"functions/internal/intake": "shared/teams shared/policy shared/conversation shared/custody shared/evidence",
 	// msgraph for its raw pages and its judgment of errors, funchost for ErrPoison.
