@@ -17,6 +17,7 @@ import (
 	"steno/functions/fixity"
 	"steno/functions/groupsync"
 	"steno/functions/internal/funchost"
+	"steno/functions/lookback"
 	"steno/functions/reconcile"
 	"steno/functions/retention"
 	"steno/functions/sequencer"
@@ -25,6 +26,7 @@ import (
 	"steno/shared/coverage"
 	"steno/shared/evidence"
 	"steno/shared/msgraph"
+	"steno/shared/msgraph/directory"
 	"steno/shared/policy"
 	"steno/shared/teams"
 )
@@ -44,7 +46,12 @@ const (
 type settings struct {
 	tenant     teams.TenantID
 	roleGroups []policy.RoleGroup
-	maxDrop    float64
+	teamRules  []policy.TeamRule
+	// channelsMigrated is when Microsoft finished moving the tenant's private channels to the
+	// teams' mailboxes (Get-TenantPrivateChannelMigrationStatus): what retention kept of them
+	// before cannot be exported. Zero if nobody said.
+	channelsMigrated time.Time
+	maxDrop          float64
 
 	graphURL     string
 	graphRate    float64
@@ -52,6 +59,8 @@ type settings struct {
 	graphPrivate bool
 
 	plan       exportplan.Config
+	lookbacks  lookback.Config
+	newcomers  time.Duration // how far back a newcomer's history is read
 	claimLease time.Duration
 	legs       finalize.Config
 	fixity     fixity.Config
@@ -97,11 +106,14 @@ type settings struct {
 // readSettings reads every key and returns all faults at once.
 func readSettings(environ []string) (settings, *config.Reader, error) {
 	r := config.Read(environ)
-	r.Host("STENO_GROUPSYNC_SCHEDULE", "STENO_EXPORTPLAN_SCHEDULE", "STENO_SEQUENCER_SCHEDULE", "STENO_RETENTION_SCHEDULE", "STENO_RECONCILE_SCHEDULE", "STENO_FIXITY_SCHEDULE", "STENO_SUBSCRIPTIONS_SCHEDULE", "STENO_NOTIFIED_SCHEDULE",
+	r.Host("STENO_GROUPSYNC_SCHEDULE", "STENO_EXPORTPLAN_SCHEDULE", "STENO_LOOKBACK_SCHEDULE", "STENO_SEQUENCER_SCHEDULE", "STENO_RETENTION_SCHEDULE", "STENO_RECONCILE_SCHEDULE", "STENO_FIXITY_SCHEDULE", "STENO_SUBSCRIPTIONS_SCHEDULE", "STENO_NOTIFIED_SCHEDULE",
 		"AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "AZURE_AUTHORITY_HOST", "AzureWebJobsStorage")
 	var s settings
 	s.tenant = config.Parse(r, "STENO_TENANT_ID", teams.ParseTenantID)
 	s.roleGroups = config.Parse(r, "STENO_ROLE_GROUPS", policy.ParseRoleGroups)
+	if _, ok := r.Lookup("STENO_RECORDED_TEAMS"); ok {
+		s.teamRules = config.Parse(r, "STENO_RECORDED_TEAMS", policy.ParseTeamRules)
+	}
 	s.maxDrop = r.Number("STENO_GROUP_MAX_DROP", groupsync.DefaultMaxDrop, 0.01, 1)
 
 	s.graphURL = r.OptionalURL("STENO_GRAPH_URL", "https://graph.microsoft.com/v1.0")
@@ -117,7 +129,18 @@ func readSettings(environ []string) (settings, *config.Reader, error) {
 		Passes:   r.Durations("STENO_EXPORT_PASSES", exportplan.DefaultPasses),
 		Patience: r.Duration("STENO_EXPORT_PATIENCE", exportplan.DefaultPatience, time.Millisecond, 7*24*time.Hour),
 		History:  r.Duration("STENO_EXPORT_HISTORY", 0, 0, 10*365*24*time.Hour),
+
+		Retained:      r.Bool("STENO_RETAINED_MESSAGES"),
+		RetainedDelay: r.Duration("STENO_RETAINED_DELAY", exportplan.DefaultRetainedDelay, time.Millisecond, 30*24*time.Hour),
 	}
+	if _, ok := r.Lookup("STENO_PRIVATE_CHANNELS_MIGRATED"); ok {
+		s.channelsMigrated = config.Parse(r, "STENO_PRIVATE_CHANNELS_MIGRATED", pastTime)
+	}
+	s.lookbacks = lookback.Config{
+		Tenant: s.tenant, NoGroup: directory.ErrNoGroup,
+		InFlight: int(r.Number("STENO_LOOKBACK_IN_FLIGHT", lookback.DefaultInFlight, 1, 64)),
+	}
+	s.newcomers = r.Duration("STENO_LOOKBACK_NEWCOMERS", 0, 0, policy.MaxLookback-24*time.Hour)
 	if n := len(s.plan.Passes); n < 1 || n > 9 {
 		r.Fault("STENO_EXPORT_PASSES", errors.New("want 1 to 9 passes"))
 	}
@@ -299,7 +322,7 @@ func readRetention(r *config.Reader, s *settings) {
 			r.Fault("STENO_DATA_POLICIES", err)
 		}
 		if len(s.roleGroups) > 0 {
-			if err := policies.CheckDesks(s.roleGroups); err != nil {
+			if err := policies.CheckDesks(s.roleGroups, s.teamRules); err != nil {
 				r.Fault("STENO_DATA_POLICIES", err)
 			}
 		}
@@ -319,6 +342,15 @@ func readRetention(r *config.Reader, s *settings) {
 	default:
 		r.Fault("STENO_IMMUTABILITY_MODE", errors.New("want Locked or Unlocked"))
 	}
+}
+
+// pastTime reads a time that has come.
+func pastTime(s string) (time.Time, error) {
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil || t.After(time.Now()) {
+		return time.Time{}, errors.New("want an RFC 3339 time that has come")
+	}
+	return t.UTC(), nil
 }
 
 // guid reads an application id; the form is that of every Entra id.

@@ -140,7 +140,7 @@ func TestRetentionSettingsThatWouldKeepWronglyAreRefused(t *testing.T) {
 		{"STENO_DATA_POLICIES", `[{"name":"a","keep":"P1000Y"}]`}:                                   "100 years",
 		{"STENO_DATA_POLICIES", `[{"name":"a","keep":"P1Y","modalities":["fax"]}]`}:                 "unknown modality",
 		{"STENO_DATA_POLICIES", `[{"name":"a","keep":"P1Y"},{"name":"b","keep":"P2Y"}]`}:            "overlap",
-		{"STENO_DATA_POLICIES", `[{"name":"a","keep":"P1Y","desks":["a-desk-that-nobody-is-on"]}]`}: "no role group of recorded users has the desk",
+		{"STENO_DATA_POLICIES", `[{"name":"a","keep":"P1Y","desks":["a-desk-that-nobody-is-on"]}]`}: "no role group of recorded users and no rule of teams has the desk",
 		{"STENO_IMMUTABILITY_MODE", "locked"}:                                                       "want Locked or Unlocked",
 		{"STENO_ERASURE_WAIT", "24h"}:                                                               "STENO_ERASURE_WAIT",
 		{"STENO_DISPOSAL_CAP", "2"}:                                                                 "STENO_DISPOSAL_CAP",

@@ -29,6 +29,7 @@ import (
 	"steno/functions/fixity"
 	"steno/functions/groupsync"
 	"steno/functions/internal/funchost"
+	"steno/functions/lookback"
 	"steno/functions/portal"
 	"steno/functions/reconcile"
 	"steno/functions/retention"
@@ -125,10 +126,12 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 	exports := azure.NewQueue(queues, queueExports)
 	parked := azure.NewQueue(queues, queueParked)
 
-	sync := groupsync.New(groupsync.Config{Tenant: s.tenant, Groups: s.roleGroups, MaxDrop: s.maxDrop}, people, roster, trail, log)
-	plan := exportplan.New(s.plan, roster, catalog, windows, log)
+	jobs, failures := azure.NewLookbacks(s.tenant, tables), azure.NewFailures(s.tenant, tables)
+	sync := groupsync.New(groupsync.Config{Tenant: s.tenant, Groups: s.roleGroups, MaxDrop: s.maxDrop, Teams: s.teamRules, NoGroup: directory.ErrNoGroup, Newcomers: s.newcomers}, people, graph, roster, jobs, trail, log)
+	plan := exportplan.New(s.plan, roster, catalog, failures, windows, trail, log)
 	chats := chatexport.New(chatexport.Config{Tenant: s.tenant, History: s.plan.History, ClaimLease: s.claimLease, RetryWait: s.retryWait, Policies: s.keep.Policies},
-		graph, roster, catalog, store, trail, windows, log)
+		graph, roster, catalog, store, chatexport.Registers{Lookbacks: jobs, Failures: failures}, trail, windows, log)
+	past := lookback.New(s.lookbacks, lookback.Stores{Jobs: jobs, Roster: roster, Catalog: catalog, Failures: failures, Trail: trail}, people, windows, log)
 	s.legs.Roster = roster
 	seal := finalize.New(s.legs, store, catalog, graph, trail, callLegs, log)
 	tiles, err := custodyTiles(s, cred, opts)
@@ -190,7 +193,7 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	register(mux, functions{sync: sync, plan: plan, export: chats, seal: seal, order: order, keep: keep, hand: hand, reread: reread, audit: audit, stated: stated, listen: early.listen, hook: early.hook, early: early.drain, web: web})
+	register(mux, functions{sync: sync, plan: plan, export: chats, past: past, seal: seal, order: order, keep: keep, hand: hand, reread: reread, audit: audit, stated: stated, listen: early.listen, hook: early.hook, early: early.drain, web: web})
 	l, err := funchost.Listen(ctx, s.port)
 	if err != nil {
 		return err

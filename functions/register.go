@@ -15,6 +15,7 @@ import (
 	"steno/functions/fixity"
 	"steno/functions/groupsync"
 	"steno/functions/internal/funchost"
+	"steno/functions/lookback"
 	"steno/functions/notifications"
 	"steno/functions/notified"
 	"steno/functions/portal"
@@ -31,6 +32,7 @@ type functions struct {
 	sync   *groupsync.Sync
 	plan   *exportplan.Plan
 	export *chatexport.Exporter
+	past   *lookback.Lookback
 	seal   *finalize.Finalizer
 	order  *sequencer.Sequencer
 	hand   *export.Exporter
@@ -48,6 +50,7 @@ type functions struct {
 func register(mux *funchost.Mux, f functions) {
 	mux.Timer("groupsync", func(ctx context.Context, _ funchost.TimerInfo) error { return f.sync.Run(ctx) })
 	mux.Timer("exportplan", func(ctx context.Context, _ funchost.TimerInfo) error { return f.plan.Run(ctx) })
+	mux.Timer("lookbacksteps", func(ctx context.Context, _ funchost.TimerInfo) error { return f.past.Step(ctx) })
 	mux.Timer("sequencer", func(ctx context.Context, _ funchost.TimerInfo) error { return f.order.Run(ctx) })
 	mux.Timer("retention", func(ctx context.Context, _ funchost.TimerInfo) error { return f.keep.Run(ctx) })
 	mux.Timer("reconcile", func(ctx context.Context, _ funchost.TimerInfo) error {
@@ -57,6 +60,7 @@ func register(mux *funchost.Mux, f functions) {
 	mux.Timer("subscriptions", func(ctx context.Context, _ funchost.TimerInfo) error { return f.listen.Run(ctx) })
 	mux.Timer("notified", func(ctx context.Context, _ funchost.TimerInfo) error { return f.early.Run(ctx) })
 	mux.Queue("chatexport", "window", func(ctx context.Context, m funchost.Message) error { return f.export.Handle(ctx, m.Body) })
+	mux.Queue("lookback", "job", func(ctx context.Context, m funchost.Message) error { return f.past.Handle(ctx, m.Body) })
 	mux.Queue("finalize", "leg", func(ctx context.Context, m funchost.Message) error { return f.seal.Handle(ctx, m.Body) })
 	mux.Queue("export", "order", func(ctx context.Context, m funchost.Message) error { return f.hand.Handle(ctx, m.Body) })
 	mux.HTTP("notifications", funchost.Route{Pattern: "notifications/{*kind}", MaxBody: notification.MaxDelivery, Timeout: notifications.Timeout}, f.hook)

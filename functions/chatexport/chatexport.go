@@ -59,55 +59,112 @@ type Config struct {
 	RetryWait time.Duration
 }
 
+// Registers are what says which look-backs run, and keeps what could not be read.
+type Registers struct {
+	Lookbacks policy.Lookbacks
+	Failures  conversation.Failures
+}
+
 // Exporter handles messages of the queue chat-export. It is safe for many at once.
 type Exporter struct {
 	config  Config
 	graph   graph
 	catalog conversation.Catalog
 	intake  *intake.Intake
+	known   Registers
+	trail   custody.Log
 	queue   queue
 	log     *slog.Logger
 }
 
 // New returns an Exporter.
-func New(c Config, g graph, r policy.Roster, cat conversation.Catalog, s intake.Store, trail custody.Log, q queue, log *slog.Logger) *Exporter {
+func New(c Config, g graph, r policy.Roster, cat conversation.Catalog, s intake.Store, known Registers, trail custody.Log, q queue, log *slog.Logger) *Exporter {
 	if c.RetryWait == 0 {
 		c.RetryWait = DefaultRetryWait
 	}
 	in := intake.New(intake.Config{System: "chatexport", History: c.History, ClaimLease: c.ClaimLease, Policies: c.Policies}, r, cat, s, trail, log)
-	return &Exporter{config: c, graph: g, catalog: cat, intake: in, queue: q, log: log}
+	return &Exporter{config: c, graph: g, catalog: cat, intake: in, known: known, trail: trail, queue: q, log: log}
 }
 
 // Handle reads the window that a message names. It returns nil when the window is
-// finished, or was put back on the queue to be read later. A message that can never
+// finished, was put back on the queue to be read later, or stands in the register of what
+// cannot be read. A message that can never
 // succeed is reported with funchost.ErrPoison; any other error asks for redelivery.
 func (e *Exporter) Handle(ctx context.Context, body []byte) error {
 	w, err := conversation.DecodeWindow(body)
 	if err != nil {
 		return fmt.Errorf("%w: %w", funchost.ErrPoison, err)
 	}
-	spans, err := e.allowed(ctx, w)
+	permit, err := e.allowed(ctx, w)
+	if errors.Is(err, errEnded) {
+		e.log.InfoContext(ctx, "window dropped", slog.String("window", w.Key()), slog.String("job", w.Job), slog.String("cause", err.Error()))
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	for _, part := range spans {
-		if err := e.read(ctx, part); err != nil {
+	for _, part := range permit.parts {
+		if err := e.read(ctx, part, permit.since); err != nil {
 			return e.judge(ctx, w, err)
 		}
 	}
 	return nil
 }
 
+// permit is what may be read of a window.
+type permit struct {
+	parts []conversation.Window
+	since time.Time // what was finished before does not count
+}
+
+// errEnded says that a window's look-back does not run any more.
+var errEnded = errors.New("its look-back has ended or was canceled")
+
+// lookback admits the window of a look-back, if it is one: a message on the queue may be
+// forged, so a running job must speak of the custodian and of the stretch. It costs one read.
+func (e *Exporter) lookback(ctx context.Context, w conversation.Window) (permit, error) {
+	job, err := e.known.Lookbacks.Get(ctx, w.Job)
+	switch {
+	case errors.Is(err, policy.ErrNotFound):
+		return permit{}, fmt.Errorf("%w: window %s of a look-back that nobody asked for", funchost.ErrPoison, w.Key())
+	case err != nil:
+		return permit{}, fmt.Errorf("read look-back: %w", err)
+	case job.Ended():
+		return permit{}, errEnded
+	case !job.Admits(w.Custodian, w.From, w.To):
+		return permit{}, fmt.Errorf("%w: window %s is not one of its look-back", funchost.ErrPoison, w.Key())
+	}
+	periods, err := e.periods(ctx, w, true)
+	if err == nil && len(periods) == 0 {
+		periods, err = e.periods(ctx, w, false)
+	}
+	if err == nil && len(periods) == 0 {
+		err = fmt.Errorf("%w: nobody is recorded under this id in window %s", funchost.ErrPoison, w.Key())
+	}
+	return permit{[]conversation.Window{w}, job.StartedAt}, err
+}
+
+// periods are the periods in which the custodian was recorded by what the window reads.
+func (e *Exporter) periods(ctx context.Context, w conversation.Window, remembered bool) ([]policy.Period, error) {
+	periods, err := e.intake.PeriodsOf(ctx, w.Custodian, remembered)
+	return slices.DeleteFunc(periods, func(p policy.Period) bool {
+		return !p.Role.Custodian() || (p.Role == policy.RecordedTeam) != w.Source.OfTeam()
+	}), err
+}
+
 // allowed cuts the window down to what the roster permits: a message on the queue
 // says what to read, not who is recorded.
-func (e *Exporter) allowed(ctx context.Context, w conversation.Window) ([]conversation.Window, error) {
+func (e *Exporter) allowed(ctx context.Context, w conversation.Window) (permit, error) {
 	if w.Tenant != e.config.Tenant {
-		return nil, fmt.Errorf("%w: window of another tenant", funchost.ErrPoison)
+		return permit{}, fmt.Errorf("%w: window of another tenant", funchost.ErrPoison)
+	}
+	if w.Pass == conversation.LookbackPass {
+		return e.lookback(ctx, w)
 	}
 	for _, remembered := range []bool{true, false} {
-		periods, err := e.intake.PeriodsOf(ctx, w.Custodian, remembered)
+		periods, err := e.periods(ctx, w, remembered)
 		if err != nil {
-			return nil, err
+			return permit{}, err
 		}
 		for i := range periods {
 			periods[i].From = periods[i].From.Add(-e.config.History - conversation.Resolution)
@@ -117,24 +174,27 @@ func (e *Exporter) allowed(ctx context.Context, w conversation.Window) ([]conver
 		if remembered && !whole {
 			continue // a period may have opened since; ask before cutting anything off
 		}
-		var out []conversation.Window
+		var out permit
 		for _, s := range spans {
 			part := w
 			part.From, part.To = s.From, s.To
-			out = append(out, part)
+			out.parts = append(out.parts, part)
 		}
-		if len(out) > 0 {
+		if len(out.parts) > 0 {
 			return out, nil
 		}
 	}
-	return nil, fmt.Errorf("%w: nobody was recorded under this id in window %s", funchost.ErrPoison, w.Key())
+	return permit{}, fmt.Errorf("%w: nobody was recorded under this id in window %s", funchost.ErrPoison, w.Key())
 }
 
 // judge turns an error into the queue's language: parked, put back, or redelivered.
 func (e *Exporter) judge(ctx context.Context, w conversation.Window, err error) error {
 	var ge *msgraph.Error
+	if errors.As(err, &ge) && ge.Gone() {
+		return e.giveUp(ctx, w, err)
+	}
 	if errors.As(err, &ge) && ge.Permanent() && ge.Status != http.StatusBadRequest {
-		return fmt.Errorf("%w: window %s: %w", funchost.ErrPoison, w.Key(), err)
+		return errors.Join(fmt.Errorf("%w: window %s: %w", funchost.ErrPoison, w.Key(), err), e.giveUp(ctx, w, err))
 	}
 	if ctx.Err() != nil {
 		// The run's time is up. What it finished stays finished, and the next run, being no
@@ -144,7 +204,7 @@ func (e *Exporter) judge(ctx context.Context, w conversation.Window, err error) 
 		defer cancel()
 	}
 	if w.Attempt >= MaxAttempts {
-		return fmt.Errorf("%w: window %s after %d attempts: %w", funchost.ErrPoison, w.Key(), w.Attempt+1, err)
+		return errors.Join(fmt.Errorf("%w: window %s after %d attempts: %w", funchost.ErrPoison, w.Key(), w.Attempt+1, err), e.giveUp(ctx, w, err))
 	}
 	w.Attempt++
 	body, encErr := conversation.EncodeWindow(w)
@@ -163,16 +223,50 @@ func (e *Exporter) judge(ctx context.Context, w conversation.Window, err error) 
 	return nil
 }
 
+// giveUp keeps a window that cannot be read: the mailbox or the team is not there, or not
+// shown to this application, or no attempt brought an answer. Planning has it read again,
+// and takes it out of the register once it could be. The first failure of a custodian is a
+// custody event. It costs one query, two operations and that event's.
+func (e *Exporter) giveUp(ctx context.Context, w conversation.Window, cause error) error {
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	f := conversation.WindowFailed{Window: w, Since: now, At: now}
+	f.Attempt = 0
+	var ge *msgraph.Error
+	if errors.As(cause, &ge) {
+		f.Status, f.Code = ge.Status, ge.Code
+	}
+	known, err := e.known.Failures.FailuresOf(ctx, w.Custodian)
+	if err != nil {
+		return err
+	}
+	if len(known) == 0 {
+		_, err := e.trail.Append(ctx, custody.Event{
+			Tenant: w.Tenant, Action: custody.Captured, System: "chatexport", Item: "custodian-" + string(w.Custodian),
+			Detail: fmt.Sprintf("cannot be read: %d %s", f.Status, f.Code),
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if err := e.known.Failures.SaveFailure(ctx, f); err != nil {
+		return err
+	}
+	e.log.ErrorContext(ctx, "window cannot be read", slog.String("alarm", "unreadable"), slog.String("window", w.Key()),
+		slog.Any("person", w.Custodian), slog.String("cause", cause.Error()))
+	return nil
+}
+
 // read finishes a window, cutting it in two wherever one page does not hold it. An
 // attempt after the first does not read again what an earlier one finished; a first
 // attempt does not ask, since it costs a query a window and reading twice does no harm.
-func (e *Exporter) read(ctx context.Context, w conversation.Window) error {
+func (e *Exporter) read(ctx context.Context, w conversation.Window, since time.Time) error {
 	todo := []conversation.Window{w}
-	if w.Attempt > 0 {
+	if w.Attempt > 0 || w.Pass == conversation.LookbackPass {
 		done, err := e.catalog.FinishedWindows(ctx, w.Custodian, w.Pass, w.From, w.To)
 		if err != nil {
 			return err
 		}
+		done = slices.DeleteFunc(done, func(d conversation.WindowDone) bool { return d.At.Before(since) })
 		todo = w.Uncovered(done)
 		slices.Reverse(todo)
 	}
@@ -232,7 +326,11 @@ func (e *Exporter) pages(ctx context.Context, w conversation.Window) (pages []in
 
 // keep stores what is new in the pages of a window and then finishes the window.
 func (e *Exporter) keep(ctx context.Context, w conversation.Window, pages []intake.Page) error {
-	kept, err := e.intake.Keep(ctx, intake.Delivery{Window: w, Lane: conversation.LaneExport, Pages: pages})
+	lane := conversation.LaneExport
+	if w.Pass == conversation.LookbackPass {
+		lane = conversation.LaneLookback
+	}
+	kept, err := e.intake.Keep(ctx, intake.Delivery{Window: w, Lane: lane, Pages: pages})
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"steno/functions/chatexport"
 	"steno/functions/internal/funchost"
 	"steno/shared/conversation"
+	"steno/shared/custody"
 	"steno/shared/msgraph"
 	"steno/shared/policy"
 	"steno/shared/teams"
@@ -377,15 +378,31 @@ func TestAPeriodThatJustOpenedIsNotHiddenByWhatIsRemembered(t *testing.T) {
 	r.wantOnce(thread1 + "|101|101")
 }
 
-func TestARefusalThatNoRetryCuresIsParkedWithItsReason(t *testing.T) {
-	for _, status := range []int{402, 403, 404, 412} {
+func TestAWindowThatCannotBeReadIsKeptWithItsReason(t *testing.T) {
+	for status, parked := range map[int]bool{402: true, 403: false, 404: false, 412: true} {
 		r := newRig(t)
 		r.graph.answer = func(int) (msgraph.Page, error, bool) {
-			return msgraph.Page{}, &msgraph.Error{Status: status, Code: "Forbidden", RequestID: "abc"}, true
+			return msgraph.Page{}, &msgraph.Error{Status: status, Code: "MailboxNotEnabledForRESTAPI", RequestID: "abc"}, true
 		}
-		err := r.process(&mortality{}).Handle(t.Context(), message(t, window(alice)))
-		if !errors.Is(err, funchost.ErrPoison) || !strings.Contains(err.Error(), fmt.Sprint(status)) || !strings.Contains(err.Error(), "abc") {
-			t.Errorf("status %d: error is %v, want it parked with status and request id", status, err)
+		for range 2 {
+			err := r.process(&mortality{}).Handle(t.Context(), message(t, window(alice)))
+			if errors.Is(err, funchost.ErrPoison) != parked || parked == (err == nil) {
+				t.Errorf("status %d: error is %v", status, err)
+			}
+			if parked && (!strings.Contains(err.Error(), fmt.Sprint(status)) || !strings.Contains(err.Error(), "abc")) {
+				t.Errorf("status %d: error is %v, want it parked with status and request id", status, err)
+			}
+		}
+		failures, err := r.failures.AllFailures(t.Context())
+		if err != nil || len(failures) != 1 {
+			t.Fatalf("status %d: failures are %+v, %v", status, failures, err)
+		}
+		f := failures[0]
+		if f.Window != window(alice) || f.Status != status || f.Code != "MailboxNotEnabledForRESTAPI" || f.Since.IsZero() || f.At.Before(f.Since) {
+			t.Errorf("status %d: %+v is kept", status, f)
+		}
+		if n := len(r.events(custody.Captured)); n != 1 {
+			t.Errorf("status %d: %d custody events, want one for the first failure", status, n)
 		}
 	}
 }
@@ -404,6 +421,9 @@ func TestAWindowIsParkedAfterItsLastAttempt(t *testing.T) {
 			t.Fatalf("run %d: %v", runs, err)
 		}
 		body = r.queue.take()[0]
+	}
+	if failures, err := r.failures.AllFailures(t.Context()); err != nil || len(failures) != 1 {
+		t.Errorf("failures are %+v, %v", failures, err)
 	}
 	if runs != chatexport.MaxAttempts+1 {
 		t.Errorf("parked after %d runs, want %d", runs, chatexport.MaxAttempts+1)

@@ -135,17 +135,19 @@ func (q *queue) take() [][]byte {
 
 // rig is an archive and the tenant in front of it; processes come and go.
 type rig struct {
-	t       testing.TB
-	graph   *mailbox
-	catalog *storetest.Catalog
-	blobs   *storetest.Blobs
-	keys    *storetest.Keys
-	vault   *storetest.Vault
-	roster  *storetest.Roster
-	trail   storetest.Trail
-	queue   *queue
-	lease   time.Duration
-	log     *slog.Logger
+	t        testing.TB
+	graph    *mailbox
+	catalog  *storetest.Catalog
+	blobs    *storetest.Blobs
+	keys     *storetest.Keys
+	vault    *storetest.Vault
+	roster   *storetest.Roster
+	trail    storetest.Trail
+	jobs     storetest.Lookbacks
+	failures storetest.Failures
+	queue    *queue
+	lease    time.Duration
+	log      *slog.Logger
 }
 
 var sharedVault = sync.OnceValue(storetest.NewVault)
@@ -179,7 +181,8 @@ func (r *rig) evidence() *evidence.Store {
 // process starts an exporter that dies as m says.
 func (r *rig) process(m *mortality) *chatexport.Exporter {
 	return chatexport.New(chatexport.Config{Tenant: tenant, ClaimLease: r.lease},
-		r.graph, r.roster, mortalCatalog{r.catalog, m}, mortalStore{r.evidence(), m}, custody.Log{Trail: mortalTrail{&r.trail, m}}, r.queue, r.log)
+		r.graph, r.roster, mortalCatalog{r.catalog, m}, mortalStore{r.evidence(), m},
+		chatexport.Registers{Lookbacks: &r.jobs, Failures: &r.failures}, custody.Log{Trail: mortalTrail{&r.trail, m}}, r.queue, r.log)
 }
 
 func message(t testing.TB, w conversation.Window) []byte {
@@ -240,6 +243,16 @@ func (r *rig) archived() map[string]int {
 		}
 	}
 	return out
+}
+
+// events lists what the trail has of an action.
+func (r *rig) events(a custody.Action) []custody.Record {
+	r.t.Helper()
+	records, err := r.trail.Range(r.t.Context(), time.Time{}, time.Now().Add(time.Hour), 1<<20)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return slices.DeleteFunc(records, func(e custody.Record) bool { return e.Action != a })
 }
 
 // bound lists what the trail binds.

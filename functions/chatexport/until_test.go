@@ -20,7 +20,7 @@ func TestWhatIsStoredIsUnderTheRetainUntilOfItsCustodiansDesk(t *testing.T) {
 	}
 	r.talk()
 	e := chatexport.New(chatexport.Config{Tenant: tenant, ClaimLease: r.lease, Policies: policies}, r.graph, r.roster, r.catalog, r.evidence(),
-		custody.Log{Trail: &storetest.Trail{}}, r.queue, r.log)
+		chatexport.Registers{Lookbacks: &r.jobs, Failures: &r.failures}, custody.Log{Trail: &storetest.Trail{}}, r.queue, r.log)
 	if err := e.Handle(t.Context(), message(t, window(alice))); err != nil {
 		t.Fatal(err)
 	}

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"steno/shared/conversation"
+	"steno/shared/custody"
 	"steno/shared/policy"
 	"steno/shared/teams"
 )
@@ -51,7 +52,14 @@ type Config struct {
 	Patience time.Duration
 	// History is how far before the start of a recorded period its windows reach back.
 	History time.Duration
+	// Retained has what retention policies of the tenant kept read too, RetainedDelay behind
+	// the present: their copies appear days late.
+	Retained      bool
+	RetainedDelay time.Duration
 }
+
+// DefaultRetainedDelay is how far behind the present what was retained is read.
+const DefaultRetainedDelay = 7 * 24 * time.Hour
 
 type queue interface {
 	Send(ctx context.Context, id string, body []byte, notBefore time.Time) error
@@ -63,12 +71,15 @@ type Plan struct {
 	config  Config
 	roster  policy.Roster
 	catalog conversation.Catalog
-	queue   queue
-	log     *slog.Logger
+	// failures is what could not be read.
+	failures conversation.Failures
+	queue    queue
+	trail    custody.Log
+	log      *slog.Logger
 }
 
 // New returns a Plan.
-func New(c Config, r policy.Roster, cat conversation.Catalog, q queue, log *slog.Logger) *Plan {
+func New(c Config, r policy.Roster, cat conversation.Catalog, f conversation.Failures, q queue, trail custody.Log, log *slog.Logger) *Plan {
 	if c.Period == 0 {
 		c.Period = DefaultPeriod
 	}
@@ -81,10 +92,13 @@ func New(c Config, r policy.Roster, cat conversation.Catalog, q queue, log *slog
 	if c.Patience == 0 {
 		c.Patience = DefaultPatience
 	}
+	if c.RetainedDelay == 0 {
+		c.RetainedDelay = DefaultRetainedDelay
+	}
 	if len(c.Passes) == 0 {
 		c.Passes = DefaultPasses
 	}
-	return &Plan{config: c, roster: r, catalog: cat, queue: q, log: log}
+	return &Plan{config: c, roster: r, catalog: cat, failures: f, queue: q, trail: trail, log: log}
 }
 
 // planners is how many people are planned for at the same time.
@@ -98,20 +112,30 @@ func (p *Plan) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	all, err := p.failures.AllFailures(ctx)
+	if err != nil {
+		return err
+	}
+	failed := map[teams.PersonID][]conversation.WindowFailed{}
+	for _, f := range all {
+		if f.Pass != conversation.LookbackPass { // whoever asked for the look-back asks again
+			failed[f.Custodian] = append(failed[f.Custodian], f)
+		}
+	}
 	progress, err := p.catalog.Progress(ctx)
 	if err != nil {
 		return err
 	}
-	byPerson := map[teams.PersonID][]policy.Period{}
-	for _, period := range periods {
-		byPerson[period.Person] = append(byPerson[period.Person], period)
+	custodians, err := p.custodians(ctx, periods)
+	if err != nil {
+		return err
 	}
 	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(planners)
-	total := make(chan int, len(byPerson))
-	for person, own := range byPerson {
+	total := make(chan int, len(custodians))
+	for _, c := range custodians {
 		group.Go(func() error {
-			n, err := p.planPerson(gctx, person, own, progress[person], now)
+			n, err := p.planFor(gctx, c, progress[c.ID], failed[c.ID], now)
 			total <- n
 			return err
 		})
@@ -122,23 +146,53 @@ func (p *Plan) Run(ctx context.Context) error {
 	for n := range total {
 		queued += n
 	}
-	p.log.InfoContext(ctx, "export windows planned", slog.Int("people", len(byPerson)), slog.Int("queued", queued))
+	p.log.InfoContext(ctx, "export windows planned", slog.Int("custodians", len(custodians)), slog.Int("queued", queued))
 	return err
 }
 
-func (p *Plan) planPerson(ctx context.Context, person teams.PersonID, periods []policy.Period, done conversation.Progress, now time.Time) (int, error) {
+// custodians joins periods with what the directory says of each. It costs one query for
+// every 1,000 people.
+func (p *Plan) custodians(ctx context.Context, periods []policy.Period) ([]Custodian, error) {
+	at := map[teams.PersonID]int{}
+	var out []Custodian
+	var ids []teams.PersonID
+	for _, period := range periods {
+		i, ok := at[period.Person]
+		if !ok {
+			i = len(out)
+			at[period.Person] = i
+			out, ids = append(out, Custodian{ID: period.Person}), append(ids, period.Person)
+		}
+		out[i].Periods = append(out[i].Periods, period)
+	}
+	facts, err := p.roster.People(ctx, ids)
+	if err != nil {
+		return nil, fmt.Errorf("read custodians: %w", err)
+	}
+	for i, c := range out {
+		out[i].Deleted = facts[c.ID].Deleted
+	}
+	return out, nil
+}
+
+func (p *Plan) planFor(ctx context.Context, c Custodian, done conversation.Progress, failed []conversation.WindowFailed, now time.Time) (int, error) {
 	done.Planned = slices.Clone(done.Planned)
 	before := conversation.Progress{Planned: slices.Clone(done.Planned), At: done.At}
 	done.At = now
-	windows := p.Due(person, periods, &done, now)
+	windows := p.Due(c, &done, now)
 	checks := p.checksFor(before, len(windows) > 0, now)
 	if checks {
-		lost, err := p.unfinished(ctx, person, periods, before)
+		lost, err := p.unfinished(ctx, c, before, now)
 		if err != nil {
 			return 0, err
 		}
 		windows = append(windows, lost...)
 	}
+	again, err := p.mend(ctx, c, failed, now)
+	if err != nil {
+		return 0, err
+	}
+	windows = append(windows, again...)
 	for _, w := range windows {
 		body, err := conversation.EncodeWindow(w)
 		if err != nil {
@@ -151,7 +205,7 @@ func (p *Plan) planPerson(ctx context.Context, person teams.PersonID, periods []
 	if len(windows) == 0 && !checks {
 		return 0, nil
 	}
-	if err := p.catalog.SaveProgress(ctx, person, done); err != nil {
+	if err := p.catalog.SaveProgress(ctx, c.ID, done); err != nil {
 		return 0, err
 	}
 	return len(windows), nil
@@ -171,23 +225,23 @@ func (p *Plan) checksFor(planned conversation.Progress, due bool, now time.Time)
 	return due || since >= p.config.Period && now.Sub(slices.MaxFunc(planned.Planned, time.Time.Compare)) < LookBehind
 }
 
-// unfinished returns what was planned for a person and is not finished. It may still be
+// unfinished returns what was planned for a custodian and is not finished. It may still be
 // under way; reading it twice does no harm.
-func (p *Plan) unfinished(ctx context.Context, person teams.PersonID, periods []policy.Period, planned conversation.Progress) ([]conversation.Window, error) {
+func (p *Plan) unfinished(ctx context.Context, c Custodian, planned conversation.Progress, now time.Time) ([]conversation.Window, error) {
 	var out []conversation.Window
-	for pass := 1; pass <= len(p.config.Passes); pass++ {
-		until := planned.Until(pass)
+	for _, r := range p.readings(c, now) {
+		until := planned.Until(r.pass)
 		if until.IsZero() {
 			continue
 		}
 		since := until.Add(-LookBehind)
-		finished, err := p.catalog.FinishedWindows(ctx, person, pass, since.Add(-conversation.MaxWindow), until)
+		finished, err := p.catalog.FinishedWindows(ctx, c.ID, r.pass, since.Add(-conversation.MaxWindow), until)
 		if err != nil {
 			return nil, err
 		}
-		for _, span := range Spans(periods, p.config.History, until) {
-			w := conversation.Window{Tenant: p.config.Tenant, Custodian: person, Source: sourceOf(periods), Pass: pass,
-				From: latest(span.From, since).Add(-conversation.Resolution), To: span.To}
+		for _, span := range Spans(c.Periods, p.config.History, until) {
+			w := conversation.Window{Tenant: p.config.Tenant, Custodian: c.ID, Source: r.source, Pass: r.pass,
+				From: latest(latest(span.From, since), r.since).Add(-conversation.Resolution), To: span.To}
 			if !w.From.Before(w.To) {
 				continue
 			}
@@ -203,34 +257,88 @@ func (p *Plan) unfinished(ctx context.Context, person teams.PersonID, periods []
 		}
 	}
 	if len(out) > 0 {
-		p.log.WarnContext(ctx, "planned windows were not finished; queued again", slog.Any("person", person), slog.Int("windows", len(out)))
+		p.log.WarnContext(ctx, "planned windows were not finished; queued again", slog.Any("person", c.ID), slog.Int("windows", len(out)))
 	}
 	return out, nil
 }
 
-// Due computes the windows of one person that are due at now and moves done to
-// behind them. It reads and writes nothing else.
-func (p *Plan) Due(person teams.PersonID, periods []policy.Period, done *conversation.Progress, now time.Time) []conversation.Window {
-	var out []conversation.Window
+// Custodian is a person or a team whose windows are planned.
+type Custodian struct {
+	ID      teams.PersonID
+	Periods []policy.Period
+	Deleted time.Time // from the directory; zero while it is there
+}
+
+// reading is one of the times that a custodian's stretches are read.
+type reading struct {
+	pass   int
+	source teams.Source
+	delay  time.Duration
+	since  time.Time // nothing before is read; zero for all
+	whole  bool      // at once, not only when a period's worth is unread
+}
+
+// FinalReading is how long after a deletion what was written in the FinalStretch before is
+// read once more: some days before it cannot be exported any longer.
+const (
+	FinalReading = 25 * 24 * time.Hour
+	FinalStretch = 30 * 24 * time.Hour
+)
+
+// readings lists how a custodian is read at now. Nothing of one who was deleted too long
+// ago can be.
+func (p *Plan) readings(c Custodian, now time.Time) (out []reading) {
+	source, retained := teams.Chats, teams.RetainedChats
+	if slices.ContainsFunc(c.Periods, func(p policy.Period) bool { return p.Role == policy.RecordedTeam }) {
+		source, retained = teams.Channels, teams.RetainedChannels
+	}
+	age := now.Sub(c.Deleted)
+	if !c.Deleted.IsZero() {
+		if age >= teams.ExportableFor {
+			return nil
+		}
+		if source == teams.Channels {
+			source, retained = teams.DeletedTeam, ""
+		}
+	}
 	for i, delay := range p.config.Passes {
-		pass := i + 1
-		edge := now.Add(-p.config.Lag - delay).Truncate(conversation.Resolution)
-		for _, span := range Spans(periods, p.config.History, edge) {
+		out = append(out, reading{pass: i + 1, source: source, delay: delay})
+	}
+	if p.config.Retained && retained != "" {
+		out = append(out, reading{pass: conversation.RetainedPass, source: retained, delay: p.config.RetainedDelay})
+	}
+	if !c.Deleted.IsZero() && age >= FinalReading {
+		out = append(out, reading{pass: conversation.FinalPass, source: source, since: c.Deleted.Add(-FinalStretch), whole: true})
+	}
+	return out
+}
+
+// Due computes the windows of one custodian that are due at now and moves done to
+// behind them. It reads and writes nothing else.
+func (p *Plan) Due(c Custodian, done *conversation.Progress, now time.Time) []conversation.Window {
+	var out []conversation.Window
+	for _, r := range p.readings(c, now) {
+		edge := now.Add(-p.config.Lag - r.delay).Truncate(conversation.Resolution)
+		for _, span := range Spans(c.Periods, p.config.History, edge) {
+			span.From = latest(span.From, r.since)
+			if !span.From.Before(span.To) {
+				continue
+			}
 			from := span.From.Add(-conversation.Resolution) // exclusive bound
-			if last := done.Until(pass); !last.Before(span.From) {
+			if last := done.Until(r.pass); !last.Before(span.From) {
 				if !last.Before(span.To) {
 					continue
 				}
 				from = latest(last.Add(-conversation.Overlap), from)
 			}
 			ended := span.To.Before(edge)
-			if unread := span.To.Sub(latest(done.Until(pass), span.From)); unread < p.config.Period && !ended {
+			if unread := span.To.Sub(latest(done.Until(r.pass), span.From)); unread < p.config.Period && !ended && !r.whole {
 				continue
 			}
 			for from.Before(span.To) {
 				to := earliest(from.Add(p.config.Longest), span.To)
-				out = append(out, conversation.Window{Tenant: p.config.Tenant, Custodian: person, Source: sourceOf(periods), From: from, To: to, Pass: pass})
-				done.Set(pass, to)
+				out = append(out, conversation.Window{Tenant: p.config.Tenant, Custodian: c.ID, Source: r.source, From: from, To: to, Pass: r.pass})
+				done.Set(r.pass, to)
 				if !to.Before(span.To) {
 					break
 				}
@@ -239,14 +347,6 @@ func (p *Plan) Due(person teams.PersonID, periods []policy.Period, done *convers
 		}
 	}
 	return out
-}
-
-// sourceOf is where a custodian's messages are read.
-func sourceOf(periods []policy.Period) teams.Source {
-	if slices.ContainsFunc(periods, func(p policy.Period) bool { return p.Role == policy.RecordedTeam }) {
-		return teams.Channels
-	}
-	return teams.Chats
 }
 
 // Spans returns the stretches up to edge in which a person's messages are exported:

@@ -15,6 +15,7 @@ import (
 
 	"steno/functions/exportplan"
 	"steno/shared/conversation"
+	"steno/shared/custody"
 	"steno/shared/policy"
 	"steno/shared/storetest"
 	"steno/shared/teams"
@@ -92,6 +93,9 @@ type desk struct {
 	roster  storetest.Roster
 	catalog catalog
 	queue   queue
+	trail   storetest.Trail
+	// failures is what could not be read.
+	failures storetest.Failures
 }
 
 // newDesk starts a desk. In a bubble it is the year 2000, when there was no Teams and
@@ -104,7 +108,7 @@ func newDesk(t *testing.T) *desk {
 }
 
 func (d *desk) run() error {
-	return exportplan.New(d.config, &d.roster, &d.catalog, &d.queue, slog.New(slog.DiscardHandler)).Run(d.t.Context())
+	return exportplan.New(d.config, &d.roster, &d.catalog, &d.failures, &d.queue, custody.Log{Trail: &d.trail}, slog.New(slog.DiscardHandler)).Run(d.t.Context())
 }
 
 // take returns the windows queued since the last take, and has them read.

@@ -1,5 +1,6 @@
-// Package groupsync reads the Entra groups that give roles and keeps the roster:
-// who is recorded, who supervises whom, who administers, from when to when.
+// Package groupsync reads the Entra groups that give roles, and the teams that rules name,
+// and keeps the roster: who is recorded, who supervises whom, who administers, and which
+// teams' channels are recorded, from when to when.
 //
 // The directory is asked for whole groups, nested ones included, and the answer is
 // compared with the periods that are open. A group that cannot be read to its end
@@ -44,28 +45,42 @@ type Config struct {
 	// MaxDrop is the share (0 to 1) of a role group that may leave in one reading; 1
 	// confirms any drop. Zero means DefaultMaxDrop.
 	MaxDrop float64
+	// Teams says which teams' channels are recorded.
+	Teams []policy.TeamRule
+	// NoGroup is what the directory's errors wrap where there is no such group, or several.
+	NoGroup error
+	// Newcomers is how far back the history of somebody is read who was never recorded
+	// before; zero for not at all.
+	Newcomers time.Duration
 }
 
 // Sync is one group synchronization. Runs must not overlap; the timer sees to it.
 type Sync struct {
 	config    Config
 	directory directory
+	tenant    tenant
 	roster    policy.Roster
+	jobs      policy.Lookbacks
 	trail     custody.Log
 	log       *slog.Logger
 }
 
 // New returns a Sync.
-func New(c Config, d directory, r policy.Roster, trail custody.Log, log *slog.Logger) *Sync {
+func New(c Config, d directory, t tenant, r policy.Roster, jobs policy.Lookbacks, trail custody.Log, log *slog.Logger) *Sync {
 	if c.MaxDrop == 0 {
 		c.MaxDrop = DefaultMaxDrop
 	}
-	return &Sync{config: c, directory: d, roster: r, trail: trail, log: log}
+	return &Sync{config: c, directory: d, tenant: t, roster: r, jobs: jobs, trail: trail, log: log}
 }
 
-// Run reads all role groups and stores what changed. It may be repeated at any time:
-// a run that finds nothing new changes nothing.
+// Run reads all role groups, then the teams that rules name, and stores what changed. It
+// may be repeated at any time: a run that finds nothing new changes nothing. Teams are
+// followed even if the role groups cannot be.
 func (s *Sync) Run(ctx context.Context) error {
+	return errors.Join(s.syncPeople(ctx), s.syncTeams(ctx))
+}
+
+func (s *Sync) syncPeople(ctx context.Context) error {
 	memberships, people, err := s.read(ctx)
 	if err != nil {
 		return err
@@ -78,10 +93,18 @@ func (s *Sync) Run(ctx context.Context) error {
 	}
 	memberships = without(memberships, both)
 	var open []policy.Period
+	var recorded []policy.Period
+	ever := map[teams.PersonID]bool{} // who was recorded before
 	for _, role := range policy.Roles {
 		periods, err := s.roster.Periods(ctx, role)
 		if err != nil {
 			return fmt.Errorf("read roster: %w", err)
+		}
+		if role == policy.RecordedUser {
+			recorded = slices.Clone(periods)
+		}
+		for _, p := range recorded {
+			ever[p.Person] = true
 		}
 		open = append(open, slices.DeleteFunc(periods, func(p policy.Period) bool { return !p.Open() })...)
 	}
@@ -92,6 +115,13 @@ func (s *Sync) Run(ctx context.Context) error {
 			slog.String("alarm", "suspicious-drop"), slog.String("role", string(d.Role)), slog.String("desk", d.Desk),
 			slog.Int("before", d.Before), slog.Int("gone", d.Gone))
 		closed = slices.DeleteFunc(closed, func(p policy.Period) bool { return p.Role == d.Role && p.Desk == d.Desk })
+	}
+	people, turns, err := s.lifecycle(ctx, people, recorded, at)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(s.lookBack(ctx, opened, ever, at), s.noteTurns(ctx, turns)); err != nil {
+		return err
 	}
 	if err := s.apply(ctx, policy.Change{At: at, Opened: opened, Closed: closed, People: people}); err != nil {
 		return err
@@ -108,16 +138,9 @@ func (s *Sync) read(ctx context.Context) ([]policy.Membership, []policy.Person, 
 	var memberships []policy.Membership
 	byID := map[teams.PersonID]policy.Person{}
 	for _, g := range s.config.Groups {
-		id, ok := g.ByObjectID()
-		if !ok {
-			var err error
-			if id, err = s.directory.FindGroup(ctx, g.Group); err != nil {
-				return nil, nil, fmt.Errorf("role group %s: %w", g.Key(), err)
-			}
-		}
-		users, err := s.directory.Members(ctx, id)
+		users, err := s.members(ctx, g)
 		if err != nil {
-			return nil, nil, fmt.Errorf("role group %s: %w", g.Key(), err)
+			return nil, nil, err
 		}
 		m := policy.Membership{Role: g.Role, Desk: g.Desk}
 		for _, u := range users {
@@ -135,6 +158,22 @@ func (s *Sync) read(ctx context.Context) ([]policy.Membership, []policy.Person, 
 	}
 	slices.SortFunc(people, func(a, b policy.Person) int { return slices.Compare([]byte(a.ID), []byte(b.ID)) })
 	return memberships, people, nil
+}
+
+// members lists who is in a group, nested ones included.
+func (s *Sync) members(ctx context.Context, g policy.RoleGroup) ([]teams.User, error) {
+	id, ok := g.ByObjectID()
+	if !ok {
+		var err error
+		if id, err = s.directory.FindGroup(ctx, g.Group); err != nil {
+			return nil, fmt.Errorf("role group %s: %w", g.Key(), err)
+		}
+	}
+	users, err := s.directory.Members(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("role group %s: %w", g.Key(), err)
+	}
+	return users, nil
 }
 
 // apply leaves a custody event before the roster changes: who is recorded is policy,

@@ -38,6 +38,8 @@ type entra struct {
 	people  map[teams.GroupID][]teams.PersonID
 	nested  map[teams.GroupID][]teams.GroupID
 	plans   map[teams.PersonID][]string
+	locked  map[teams.PersonID]bool // accounts that are disabled
+	guests  map[teams.PersonID]bool
 	failing map[teams.GroupID]error
 }
 
@@ -45,6 +47,7 @@ func newEntra() *entra {
 	return &entra{
 		names: map[teams.GroupID]string{}, people: map[teams.GroupID][]teams.PersonID{}, nested: map[teams.GroupID][]teams.GroupID{},
 		plans: map[teams.PersonID][]string{}, failing: map[teams.GroupID]error{},
+		locked: map[teams.PersonID]bool{}, guests: map[teams.PersonID]bool{},
 	}
 }
 
@@ -86,7 +89,7 @@ func (e *entra) Members(_ context.Context, g teams.GroupID) ([]teams.User, error
 	var out []teams.User
 	for p := range found {
 		out = append(out, teams.User{
-			ID: p, DisplayName: "Name of " + string(p), Address: string(p) + "@contoso.example", Enabled: true, ServicePlans: e.plans[p],
+			ID: p, DisplayName: "Name of " + string(p), Address: string(p) + "@contoso.example", Enabled: !e.locked[p], Guest: e.guests[p], ServicePlans: e.plans[p],
 		})
 	}
 	return out, nil
@@ -95,12 +98,17 @@ func (e *entra) Members(_ context.Context, g teams.GroupID) ([]teams.User, error
 // office is a sync over stores in memory, and the roster that it keeps.
 type office struct {
 	storetest.Roster
-	t      *testing.T
-	entra  *entra
-	trail  storetest.Trail
-	log    bytes.Buffer
-	groups []policy.RoleGroup
-	drop   float64
+	t     *testing.T
+	entra *entra
+	teams microsoft
+	rules []policy.TeamRule
+	jobs  storetest.Lookbacks
+	// newcomers is how far back their history is read.
+	newcomers time.Duration
+	trail     storetest.Trail
+	log       bytes.Buffer
+	groups    []policy.RoleGroup
+	drop      float64
 	// crash ends a run between the custody event and the roster, once.
 	crash bool
 }
@@ -134,7 +142,7 @@ func newOffice(t *testing.T) *office {
 }
 
 func (o *office) run() error {
-	s := groupsync.New(groupsync.Config{Tenant: tenant, Groups: o.groups, MaxDrop: o.drop}, o.entra, o, custody.Log{Trail: &o.trail},
+	s := groupsync.New(groupsync.Config{Tenant: tenant, Groups: o.groups, MaxDrop: o.drop, Teams: o.rules, NoGroup: errNoGroup, Newcomers: o.newcomers}, o.entra, &o.teams, o, &o.jobs, custody.Log{Trail: &o.trail},
 		slog.New(slog.NewJSONHandler(&o.log, nil)))
 	return s.Run(o.t.Context())
 }
@@ -483,7 +491,7 @@ func (*refusing) Insert(context.Context, custody.Record) error { return errTrail
 func TestRosterDoesNotChangeWithoutACustodyEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newOffice(t)
-		s := groupsync.New(groupsync.Config{Tenant: tenant, Groups: o.groups}, o.entra, o, custody.Log{Trail: &refusing{}}, slog.New(slog.DiscardHandler))
+		s := groupsync.New(groupsync.Config{Tenant: tenant, Groups: o.groups}, o.entra, &o.teams, o, &o.jobs, custody.Log{Trail: &refusing{}}, slog.New(slog.DiscardHandler))
 		if err := s.Run(t.Context()); !errors.Is(err, errTrail) {
 			t.Fatalf("got %v", err)
 		}

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"steno/shared/azure"
+	"steno/shared/conversation"
 	"steno/shared/coverage"
 	"steno/shared/evidence"
 	"steno/shared/notification"
@@ -77,4 +78,12 @@ func TestSubscriptionsInTables(t *testing.T) {
 	storetest.TestSubscriptions(t, func(*testing.T) notification.Register {
 		return azure.NewSubscriptions(storetest.NewTenant(), tables)
 	})
+}
+
+func TestLookbacksInTables(t *testing.T) {
+	storetest.TestLookbacks(t, func(*testing.T) rosters.Lookbacks { return azure.NewLookbacks(storetest.NewTenant(), tables) })
+}
+
+func TestFailuresInTables(t *testing.T) {
+	storetest.TestFailures(t, func(*testing.T) conversation.Failures { return azure.NewFailures(storetest.NewTenant(), tables) })
 }

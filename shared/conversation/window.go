@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"time"
 
@@ -21,9 +22,11 @@ type Window struct {
 	From      time.Time      `json:"from"` // exclusive
 	To        time.Time      `json:"to"`   // exclusive
 	// Pass counts the readings of the same stretch: 1 captures, later ones up to MaxPass
-	// prove that nothing was missed. NotifiedPass, RetainedPass and LookbackPass are
-	// readings of other kinds, whose progress is kept apart.
+	// prove that nothing was missed. NotifiedPass, RetainedPass, LookbackPass and FinalPass
+	// are readings of other kinds, whose progress is kept apart.
 	Pass int `json:"pass"`
+	// Job is the look-back that the window belongs to, set for LookbackPass alone.
+	Job string `json:"job,omitempty"`
 	// Attempt counts how often the window was put back on the queue to be read later.
 	Attempt int `json:"attempt,omitempty"`
 }
@@ -38,6 +41,9 @@ const (
 	RetainedPass = 10
 	// LookbackPass reads history that an operator asked for.
 	LookbackPass = 11
+	// FinalPass reads once more what a custodian wrote before being deleted, while it can
+	// still be exported.
+	FinalPass = 12
 )
 
 // Resolution is the resolution of Graph's message timestamps.
@@ -137,6 +143,7 @@ type windowMessage struct {
 	From      string `json:"exportFrom"`
 	To        string `json:"exportTo"`
 	Pass      int    `json:"exportPass"`
+	Job       string `json:"exportJob,omitempty"`
 	Attempt   int    `json:"exportAttempt,omitempty"`
 }
 
@@ -146,9 +153,11 @@ const windowMessageVersion = 1
 func EncodeWindow(w Window) ([]byte, error) {
 	return json.Marshal(windowMessage{
 		V: windowMessageVersion, Tenant: string(w.Tenant), Custodian: string(w.Custodian), Source: string(w.Source),
-		From: w.From.UTC().Format(time.RFC3339Nano), To: w.To.UTC().Format(time.RFC3339Nano), Pass: w.Pass, Attempt: w.Attempt,
+		From: w.From.UTC().Format(time.RFC3339Nano), To: w.To.UTC().Format(time.RFC3339Nano), Pass: w.Pass, Job: w.Job, Attempt: w.Attempt,
 	})
 }
+
+var jobForm = regexp.MustCompile(`^[0-9a-f]{32}$`)
 
 // MaxWindow is the longest window a message may ask for. Planned ones are a day at
 // most; the rest is room for a schedule that was changed by hand.
@@ -159,7 +168,7 @@ const MaxWindow = 31 * 24 * time.Hour
 // is for the handler to look up.
 func DecodeWindow(b []byte) (Window, error) {
 	var m windowMessage
-	err := decodeStrict(b, &m, "stenoV", "exportTenant", "exportCustodian", "exportSource", "exportFrom", "exportTo", "exportPass", "exportAttempt")
+	err := decodeStrict(b, &m, "stenoV", "exportTenant", "exportCustodian", "exportSource", "exportFrom", "exportTo", "exportPass", "exportJob", "exportAttempt")
 	if err != nil {
 		return Window{}, fmt.Errorf("window message: %w", err)
 	}
@@ -181,17 +190,22 @@ func DecodeWindow(b []byte) (Window, error) {
 	check(err)
 	w.To, err = parseBound("exportTo", m.To)
 	check(err)
-	w.Source, w.Pass, w.Attempt = teams.Source(m.Source), m.Pass, m.Attempt
+	w.Source, w.Pass, w.Job, w.Attempt = teams.Source(m.Source), m.Pass, m.Job, m.Attempt
 	if !w.Source.Known() {
 		check(errors.New("exportSource is unknown"))
+	} else if w.Source.Retained() != (w.Pass == RetainedPass) {
+		check(fmt.Errorf("exportSource is not one of pass %d", w.Pass))
 	}
 	if !w.From.Before(w.To) {
 		check(errors.New("from is not before to"))
 	} else if w.To.Sub(w.From) > MaxWindow {
 		check(fmt.Errorf("longer than %s", MaxWindow))
 	}
-	if m.Pass <= NotifiedPass || m.Pass > LookbackPass {
-		check(fmt.Errorf("pass %d is not 1 to %d", m.Pass, LookbackPass))
+	if m.Pass <= NotifiedPass || m.Pass > FinalPass {
+		check(fmt.Errorf("pass %d is not 1 to %d", m.Pass, FinalPass))
+	}
+	if (w.Pass == LookbackPass) != jobForm.MatchString(m.Job) || w.Pass != LookbackPass && m.Job != "" {
+		check(fmt.Errorf("exportJob: want the id of a job with pass %d, and none with others", LookbackPass))
 	}
 	if m.Attempt < 0 {
 		check(fmt.Errorf("attempt %d is negative", m.Attempt))

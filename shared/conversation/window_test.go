@@ -76,7 +76,7 @@ func TestForgedWindowMessagesAreRefusedByName(t *testing.T) {
 		{`2026-03-14T10:00:00Z`, `2026-03-13T10:00:00Z`, "from is not before to"},
 		{`2026-03-14T10:00:00Z`, `2026-05-14T10:00:00Z`, "longer than"},
 		{`"exportPass":2`, `"exportPass":0`, "pass 0"},
-		{`"exportPass":2`, `"exportPass":12`, "pass 12"},
+		{`"exportPass":2`, `"exportPass":13`, "pass 13"},
 		{`"exportPass":2`, `"exportPass":2,"exportSource":"canary"`, "exportSource"},
 		{`"exportPass":2`, `"exportPass":"2"`, "exportPass"},
 		{`"exportPass":2`, `"exportPass":1.5`, "exportPass"},

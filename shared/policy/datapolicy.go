@@ -180,14 +180,15 @@ func (p storedPolicy) read() (DataPolicy, error) {
 	return DataPolicy{Name: p.Name, Modalities: p.Modalities, Desks: p.Desks, Keep: keep, Starts: starts}, errors.Join(faults...)
 }
 
-// CheckDesks reports the policies that name a desk no role group has: such a policy
-// matches nobody, and whom it was meant for is kept under another.
-func (ps DataPolicies) CheckDesks(groups []RoleGroup) error {
+// CheckDesks reports the policies that name a desk no role group and no rule of teams has:
+// such a policy matches nobody, and whom it was meant for is kept under another.
+func (ps DataPolicies) CheckDesks(groups []RoleGroup, rules []TeamRule) error {
 	var faults []error
 	for _, p := range ps {
 		for _, d := range p.Desks {
-			if !slices.ContainsFunc(groups, func(g RoleGroup) bool { return g.Role == RecordedUser && g.Desk == d }) {
-				faults = append(faults, fmt.Errorf("data policy %q: no role group of recorded users has the desk %q", p.Name, d))
+			if !slices.ContainsFunc(groups, func(g RoleGroup) bool { return g.Role == RecordedUser && g.Desk == d }) &&
+				!slices.ContainsFunc(rules, func(r TeamRule) bool { return r.Desk == d }) {
+				faults = append(faults, fmt.Errorf("data policy %q: no role group of recorded users and no rule of teams has the desk %q", p.Name, d))
 			}
 		}
 	}

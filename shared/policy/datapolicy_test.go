@@ -97,8 +97,11 @@ func TestPoliciesThatReadersCouldReadDifferentlyAreRefused(t *testing.T) {
 func TestAPolicyForADeskThatNobodyIsOnIsRefused(t *testing.T) {
 	ps := policies(t, `[{"name":"a","keep":"P1Y","desks":["fx","rates"]}]`)
 	groups := []policy.RoleGroup{{Role: policy.RecordedUser, Desk: "fx"}, {Role: policy.Supervisor, Desk: "rates"}}
-	if err := ps.CheckDesks(groups); err == nil || !strings.Contains(err.Error(), `"rates"`) || strings.Contains(err.Error(), `"fx"`) {
+	if err := ps.CheckDesks(groups, nil); err == nil || !strings.Contains(err.Error(), `"rates"`) || strings.Contains(err.Error(), `"fx"`) {
 		t.Errorf("%v", err)
+	}
+	if err := ps.CheckDesks(groups, []policy.TeamRule{{Desk: "rates", All: true}}); err != nil {
+		t.Errorf("a desk of teams: %v", err)
 	}
 }
 

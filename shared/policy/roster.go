@@ -20,6 +20,12 @@ type Person struct {
 	// exported is assigned and enabled. It is a report, not a gate: Graph stopped
 	// enforcing it on 2025-08-25.
 	CommunicationsDLP bool `json:"communicationsDlp"`
+	// LostPlan is when the plan, which was there, was first seen missing; zero while it is
+	// there, or if it never was.
+	LostPlan time.Time `json:"lostPlan,omitzero"`
+	// Deleted is when the person, or the team, was deleted from the directory. What they
+	// wrote can be exported for teams.ExportableFor longer.
+	Deleted time.Time `json:"deleted,omitzero"`
 }
 
 // Period is a stretch of time in which a person, or with RecordedTeam a team, held a role on a desk. From is

@@ -173,7 +173,7 @@ func (c *Catalog) Progress(context.Context) (map[teams.PersonID]conversation.Pro
 	defer c.mu.Unlock()
 	out := make(map[teams.PersonID]conversation.Progress, len(c.progress))
 	for person, p := range c.progress {
-		out[person] = conversation.Progress{Planned: slices.Clone(p.Planned)}
+		out[person] = conversation.Progress{Planned: slices.Clone(p.Planned), At: p.At}
 	}
 	return out, nil
 }
@@ -183,7 +183,7 @@ func (c *Catalog) SaveProgress(_ context.Context, custodian teams.PersonID, p co
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.init()
-	c.progress[custodian] = conversation.Progress{Planned: slices.Clone(p.Planned)}
+	c.progress[custodian] = conversation.Progress{Planned: slices.Clone(p.Planned), At: p.At}
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"steno/shared/conversation"
 	"steno/shared/coverage"
 	"steno/shared/evidence"
 	"steno/shared/notification"
@@ -70,4 +71,12 @@ func TestStatementsInMemory(t *testing.T) {
 
 func TestSubscriptionsInMemory(t *testing.T) {
 	storetest.TestSubscriptions(t, func(*testing.T) notification.Register { return new(storetest.Subscriptions) })
+}
+
+func TestLookbacksInMemory(t *testing.T) {
+	storetest.TestLookbacks(t, func(*testing.T) policy.Lookbacks { return new(storetest.Lookbacks) })
+}
+
+func TestFailuresInMemory(t *testing.T) {
+	storetest.TestFailures(t, func(*testing.T) conversation.Failures { return new(storetest.Failures) })
 }

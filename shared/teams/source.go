@@ -29,6 +29,9 @@ func (s Source) OfTeam() bool {
 	return s == Channels || s == RetainedChannels || s == DeletedTeam
 }
 
+// Retained reports whether the source is what retention policies kept.
+func (s Source) Retained() bool { return s == RetainedChats || s == RetainedChannels }
+
 // Known reports whether s is one of the sources above.
 func (s Source) Known() bool {
 	return s == Chats || s == RetainedChats || s.OfTeam()

@@ -48,8 +48,9 @@ var arrows = map[string]string{
 	"shared/bearer": "",
 
 	"functions/internal/funchost": "",
-	"functions/groupsync":         "shared/teams shared/policy shared/custody",
-	"functions/exportplan":        "shared/teams shared/policy shared/conversation",
+	// msgraph for its judgment of errors.
+	"functions/groupsync":  "shared/teams shared/policy shared/custody shared/msgraph",
+	"functions/exportplan": "shared/teams shared/policy shared/conversation shared/custody",
 	// The way into evidence that the lanes of messages share.
 	"functions/internal/intake": "shared/teams shared/policy shared/conversation shared/custody shared/evidence",
 	// The private keys of notifications: made by subscriptions, opened by notified.
@@ -61,14 +62,16 @@ var arrows = map[string]string{
 	"functions/notified": "shared/teams shared/policy shared/conversation shared/notification shared/evidence functions/internal/intake functions/internal/keyring",
 	// msgraph for its raw pages and its judgment of errors, funchost for ErrPoison.
 	"functions/chatexport": "shared/teams shared/policy shared/conversation shared/custody shared/msgraph functions/internal/funchost functions/internal/intake",
-	"functions/portal":     "shared/teams shared/rawjson shared/policy shared/conversation shared/coverage shared/evidence shared/custody shared/media shared/bearer",
-	"functions/sequencer":  "shared/teams shared/custody",
-	"functions/export":     "shared/teams shared/conversation shared/policy shared/custody shared/evidence shared/media functions/internal/funchost",
-	"functions/reconcile":  "shared/teams shared/policy shared/conversation shared/coverage shared/evidence shared/custody shared/msgraph",
-	"functions/retention":  "shared/teams shared/policy shared/conversation shared/evidence shared/custody",
-	"functions/fixity":     "shared/teams shared/conversation shared/evidence shared/custody",
-	"functions/finalize":   "shared/teams shared/policy shared/conversation shared/evidence shared/custody shared/media functions/internal/funchost",
-	"functions":            "*",
+	// rawjson for the strict reading of messages that people write, funchost for ErrPoison.
+	"functions/lookback":  "shared/teams shared/rawjson shared/policy shared/conversation shared/custody functions/internal/funchost",
+	"functions/portal":    "shared/teams shared/rawjson shared/policy shared/conversation shared/coverage shared/evidence shared/custody shared/media shared/bearer",
+	"functions/sequencer": "shared/teams shared/custody",
+	"functions/export":    "shared/teams shared/conversation shared/policy shared/custody shared/evidence shared/media functions/internal/funchost",
+	"functions/reconcile": "shared/teams shared/policy shared/conversation shared/coverage shared/evidence shared/custody shared/msgraph",
+	"functions/retention": "shared/teams shared/policy shared/conversation shared/evidence shared/custody",
+	"functions/fixity":    "shared/teams shared/conversation shared/evidence shared/custody",
+	"functions/finalize":  "shared/teams shared/policy shared/conversation shared/evidence shared/custody shared/media functions/internal/funchost",
+	"functions":           "*",
 
 	"mediabot/internal/calling": "shared/teams shared/msgraph shared/bearer",
 	"mediabot/internal/ingest":  "shared/teams shared/conversation shared/media",

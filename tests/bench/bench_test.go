@@ -145,7 +145,7 @@ func exporterFor(j job) (*chatexport.Exporter, *msgraph.Client, error) {
 		return nil, nil, err
 	}
 	catalog := azure.NewCatalog(tenant, tables)
-	return chatexport.New(chatexport.Config{Tenant: tenant}, graph, azure.NewRoster(tenant, tables), catalog, store, custody.Log{Trail: azure.NewTrail(tenant, tables)}, discard{}, log), graph, nil
+	return chatexport.New(chatexport.Config{Tenant: tenant}, graph, azure.NewRoster(tenant, tables), catalog, store, chatexport.Registers{Lookbacks: azure.NewLookbacks(tenant, tables), Failures: azure.NewFailures(tenant, tables)}, custody.Log{Trail: azure.NewTrail(tenant, tables)}, discard{}, log), graph, nil
 }
 
 // ingest is the measured process.

@@ -61,6 +61,8 @@ type campaign struct {
 	catalog  storetest.Catalog
 	blobs    storetest.Blobs
 	keys     storetest.Keys
+	failures storetest.Failures
+	jobs     storetest.Lookbacks
 	trail    storetest.Trail
 	queue    [][]byte
 	readings []reading
@@ -186,7 +188,7 @@ func (c *campaign) live(days int) {
 func (c *campaign) plan() {
 	c.t.Helper()
 	skew := time.Duration(c.rand.Int64N(int64(lag))) - lag/2
-	p := exportplan.New(exportplan.Config{Tenant: c.id, Lag: lag, History: history}, &c.roster, &c.catalog, nil, slog.New(slog.DiscardHandler))
+	p := exportplan.New(exportplan.Config{Tenant: c.id, Lag: lag, History: history}, &c.roster, &c.catalog, &c.failures, nil, custody.Log{Trail: &c.trail}, slog.New(slog.DiscardHandler))
 	periods, err := policy.Custodians(c.t.Context(), &c.roster)
 	c.must(err)
 	progress, err := c.catalog.Progress(c.t.Context())
@@ -198,7 +200,7 @@ func (c *campaign) plan() {
 	for person, own := range by {
 		done := progress[person]
 		done.Planned = slices.Clone(done.Planned)
-		for _, w := range p.Due(person, own, &done, c.now.Add(skew)) {
+		for _, w := range p.Due(exportplan.Custodian{ID: person, Periods: own}, &done, c.now.Add(skew)) {
 			body, err := conversation.EncodeWindow(w)
 			c.must(err)
 			c.queue = append(c.queue, body)
@@ -247,7 +249,7 @@ func (c *campaign) process(m *mortality) *chatexport.Exporter {
 	store, err := evidence.New(evidence.Config{Blobs: &c.blobs, Keys: &c.keys, Vault: vault(), VaultHosts: []string{storetest.VaultHost}})
 	c.must(err)
 	return chatexport.New(chatexport.Config{Tenant: c.id, History: history, ClaimLease: time.Nanosecond}, c.graph, &c.roster, mortalCatalog{&c.catalog, m, c},
-		mortalStore{store, m}, custody.Log{Trail: mortalTrail{&c.trail, m}}, c, slog.New(slog.NewTextHandler(io.Discard, nil)))
+		mortalStore{store, m}, chatexport.Registers{Failures: &c.failures, Lookbacks: &c.jobs}, custody.Log{Trail: mortalTrail{&c.trail, m}}, c, slog.New(slog.NewTextHandler(io.Discard, nil)))
 }
 
 // mortality ends a process at its n-th step, before the step has any effect or after it.

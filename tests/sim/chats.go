@@ -99,7 +99,9 @@ func (t *Tenant) serveChatMembers(q *request) {
 }
 
 func (t *Tenant) teamOf(q *request) *team {
-	i := slices.IndexFunc(t.teams, func(tm *team) bool { return strings.EqualFold(tm.id, q.params[0]) })
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	i := slices.IndexFunc(t.teams, func(tm *team) bool { return strings.EqualFold(tm.id, q.params[0]) && tm.deleted.IsZero() })
 	if i < 0 {
 		q.fail(t, http.StatusNotFound, "NotFound", fmt.Sprintf("No team found with Group Id %s", q.params[0]))
 		return nil

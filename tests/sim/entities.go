@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // The sizes of a page of directory objects, https://learn.microsoft.com/en-us/graph/query-parameters.
@@ -266,6 +267,65 @@ func (d *directory) groupByID(id string) *Group {
 		}
 	}
 	return nil
+}
+
+func (t *Tenant) serveOwners(q *request) {
+	if !q.only(t, "$select", "$top", "$skiptoken", "$count") {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	g := t.dir.groupByID(q.params[0])
+	if g == nil {
+		q.notFound(t, q.params[0])
+		return
+	}
+	servePart(t, q, "/groups/"+g.ID+"/owners", "directoryObjects", g.Owners, func(id PersonID) map[string]any {
+		return t.memberJSON(q, Member{"user", string(id)})
+	})
+}
+
+// deletion is an object that was deleted and can be restored still.
+type deletion struct {
+	id, name string
+	at       time.Time
+}
+
+func (t *Tenant) serveDeletedUsers(q *request) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var gone []deletion
+	for id, at := range t.dir.removed {
+		gone = append(gone, deletion{string(id), t.dir.byID[id].DisplayName, at})
+	}
+	t.serveDeleted(q, "user", gone)
+}
+
+func (t *Tenant) serveDeletedGroups(q *request) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var gone []deletion
+	for _, tm := range t.teams {
+		if !tm.deleted.IsZero() {
+			gone = append(gone, deletion{tm.id, tm.name, tm.deleted})
+		}
+	}
+	t.serveDeleted(q, "group", gone)
+}
+
+// serveDeleted lists what was deleted less than 30 days ago,
+// https://learn.microsoft.com/en-us/graph/api/directory-deleteditems-list.
+func (t *Tenant) serveDeleted(q *request, kind string, gone []deletion) {
+	if !q.only(t, "$select", "$top", "$skiptoken", "$count") {
+		return
+	}
+	gone = slices.DeleteFunc(gone, func(d deletion) bool { return t.now().Sub(d.at) >= exportAfterRemoval })
+	slices.SortFunc(gone, func(a, b deletion) int { return strings.Compare(a.id, b.id) })
+	servePart(t, q, "/directory/deletedItems/microsoft.graph."+kind, "directoryObjects", gone, func(d deletion) map[string]any {
+		return map[string]any{
+			"@odata.type": "#microsoft.graph." + kind, "id": d.id, "displayName": d.name, "deletedDateTime": d.at.Format("2006-01-02T15:04:05Z"),
+		}
+	})
 }
 
 // serveMembers serves direct and transitive members, cast to users or not. A cast is an advanced query,

@@ -80,25 +80,42 @@ func (t *Tenant) mailbox(idOrUPN string) *Person {
 	return nil
 }
 
-func (t *Tenant) channelMessages(q *request)         { t.exportChannels(q, false) }
-func (t *Tenant) retainedChannelMessages(q *request) { t.exportChannels(q, true) }
+func (t *Tenant) channelMessages(q *request) {
+	t.exportChannels(q, channelExport{"/teams", false, false})
+}
+func (t *Tenant) retainedChannelMessages(q *request) {
+	t.exportChannels(q, channelExport{"/teams", true, false})
+}
+func (t *Tenant) deletedTeamMessages(q *request) {
+	t.exportChannels(q, channelExport{"/teamwork/deletedTeams", false, true})
+}
 
-func (t *Tenant) exportChannels(q *request, retained bool) {
+// channelExport is one of the exports of channels.
+type channelExport struct {
+	below             string // of the path
+	retained, deleted bool
+}
+
+func (t *Tenant) exportChannels(q *request, of channelExport) {
 	e, ok := t.readExport(q, false)
 	if !ok {
 		return
 	}
-	i := slices.IndexFunc(t.Teams(), func(tm Team) bool { return strings.EqualFold(tm.ID, q.params[0]) })
+	t.mu.Lock()
+	i := slices.IndexFunc(t.teams, func(tm *team) bool {
+		return strings.EqualFold(tm.id, q.params[0]) && tm.deleted.IsZero() != of.deleted && t.now().Sub(tm.deleted) < exportAfterRemoval == of.deleted
+	})
+	t.mu.Unlock()
 	if i < 0 {
 		q.fail(t, http.StatusNotFound, "NotFound", fmt.Sprintf("No team found with Group Id %s", q.params[0]))
 		return
 	}
 	id := t.teams[i].id
-	e.retained = retained
+	e.retained = of.retained
 	e.folder = "MailboxFolder=MailFolders/TeamChat"
-	e.path = fmt.Sprintf("/teams('%s')/channels/getallMessages", id)
-	if retained {
-		e.path = fmt.Sprintf("/teams('%s')/channels/getAllRetainedMessages", id)
+	e.path = fmt.Sprintf("%s('%s')/channels/getallMessages", of.below, id)
+	if of.retained {
+		e.path = fmt.Sprintf("%s('%s')/channels/getAllRetainedMessages", of.below, id)
 	}
 	t.servePage(q, e, func() []*message { return t.posts[id] })
 }

@@ -73,6 +73,7 @@ type Group struct {
 	DisplayName string
 	Team        bool // also a team
 	Members     []Member
+	Owners      []PersonID
 }
 
 // directory is guarded by Tenant.mu.
@@ -250,7 +251,7 @@ func (t *Tenant) Groups() []Group {
 	out := make([]Group, len(t.dir.groups))
 	for i, g := range t.dir.groups {
 		out[i] = *g
-		out[i].Members = slices.Clone(g.Members)
+		out[i].Members, out[i].Owners = slices.Clone(g.Members), slices.Clone(g.Owners)
 	}
 	return out
 }

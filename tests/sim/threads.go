@@ -2,6 +2,7 @@ package sim
 
 import (
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -22,10 +23,11 @@ const (
 	Meeting        Kind = "meeting"
 	Channel        Kind = "standard"
 	PrivateChannel Kind = "private"
+	SharedChannel  Kind = "shared" // hosted by the team; people of other teams are in it
 )
 
 // IsChannel reports whether messages of the kind are exported by team and not by person.
-func (k Kind) IsChannel() bool { return k == Channel || k == PrivateChannel }
+func (k Kind) IsChannel() bool { return k == Channel || k == PrivateChannel || k == SharedChannel }
 
 // Thread is one conversation as it stands.
 type Thread struct {
@@ -62,6 +64,7 @@ type team struct {
 	id       string
 	name     string
 	channels []*thread
+	deleted  time.Time // zero while it is there
 }
 
 func (t *Tenant) addThread(th *thread) *thread {
@@ -143,10 +146,20 @@ func (t *Tenant) drawThreads(r *rand.Rand) {
 	for n := range max(1, t.cfg.People/15) {
 		t.drawTeam(r, fmt.Sprintf("Project %c", 'A'+n%26), some(r, members, 4+r.IntN(12)))
 	}
+	t.shareChannel(r, t.teams[1], append(some(r, recorded, 2), private[0]))
 }
 
-func (t *Tenant) drawTeam(r *rand.Rand, name string, people []*Person) {
-	g := &Group{ID: drawGUID(r), DisplayName: name, Team: true}
+// shareChannel adds a channel to the team that hosts it, with people who are not in the team.
+func (t *Tenant) shareChannel(r *rand.Rand, host *team, people []*Person) {
+	began := t.start.Add(-t.cfg.Span).UnixMilli()
+	host.channels = append(host.channels, t.addThread(&thread{
+		id: ThreadID("19:" + drawHex(r) + "@thread.tacv2"), kind: SharedChannel, topic: drawTopic(r), team: host.id,
+		created: began, updated: began, roster: ids(people),
+	}))
+}
+
+func (t *Tenant) drawTeam(r *rand.Rand, name string, people []*Person) *team {
+	g := &Group{ID: drawGUID(r), DisplayName: name, Team: true, Owners: ids(people[:1])}
 	for _, p := range people {
 		g.Members = append(g.Members, Member{"user", string(p.ID)})
 	}
@@ -164,6 +177,7 @@ func (t *Tenant) drawTeam(r *rand.Rand, name string, people []*Person) {
 		}))
 	}
 	t.teams = append(t.teams, tm)
+	return tm
 }
 
 // Threads returns every conversation as it stands, in a fixed order.
@@ -177,18 +191,66 @@ func (t *Tenant) Threads() []Thread {
 	return out
 }
 
-// Teams returns every team.
-func (t *Tenant) Teams() []Team {
+// Teams returns every team that was not deleted.
+func (t *Tenant) Teams() []Team { return t.listTeams(false) }
+
+// AllTeams returns every team, those that were deleted included.
+func (t *Tenant) AllTeams() []Team { return t.listTeams(true) }
+
+func (t *Tenant) listTeams(deleted bool) []Team {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	out := make([]Team, len(t.teams))
-	for i, tm := range t.teams {
-		out[i] = Team{ID: tm.id, Name: tm.name}
-		for _, ch := range tm.channels {
-			out[i].Channels = append(out[i].Channels, ch.id)
+	var out []Team
+	for _, tm := range t.teams {
+		if deleted || tm.deleted.IsZero() {
+			out = append(out, tm.shown())
 		}
 	}
 	return out
+}
+
+func (tm *team) shown() Team {
+	out := Team{ID: tm.id, Name: tm.name}
+	for _, ch := range tm.channels {
+		out.Channels = append(out.Channels, ch.id)
+	}
+	return out
+}
+
+// AddTeam makes a team of some people, the first of whom owns it, with channels of its own.
+func (t *Tenant) AddTeam(name string, people ...PersonID) (Team, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var in []*Person
+	for _, id := range people {
+		p := t.dir.byID[id]
+		if p == nil {
+			return Team{}, fmt.Errorf("add team: no person %s", id)
+		}
+		in = append(in, p)
+	}
+	if len(in) == 0 {
+		return Team{}, errors.New("add team: a team has an owner")
+	}
+	return t.drawTeam(t.live, name, in).shown(), nil
+}
+
+// DeleteTeam deletes a team and its group. Its channels can be exported for 30 days more,
+// https://learn.microsoft.com/en-us/graph/api/deletedteam-getallmessages; nothing is written in them any more.
+func (t *Tenant) DeleteTeam(id string) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	i := slices.IndexFunc(t.teams, func(tm *team) bool { return tm.id == id && tm.deleted.IsZero() })
+	if i < 0 {
+		return fmt.Errorf("delete team %s: no such team", id)
+	}
+	t.teams[i].deleted = t.now()
+	t.dir.groups = slices.DeleteFunc(slices.Clone(t.dir.groups), func(g *Group) bool { return g.ID == id })
+	for _, ch := range t.teams[i].channels {
+		ch.roster = nil
+	}
+	t.recent = slices.DeleteFunc(t.recent, func(m *message) bool { return m.thread.team == id })
+	return nil
 }
 
 // Join adds a person to a conversation, which leaves a system event in it. The new member's mailbox holds what is sent

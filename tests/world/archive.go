@@ -26,6 +26,8 @@ type Archive struct {
 	Evidence *evidence.Store
 	Roster   *azure.Roster
 	Trail    custody.Log
+	Jobs     *azure.Lookbacks
+	Failures *azure.Failures
 	tenant   teams.TenantID
 	blobs    *container.Client
 	tails    *container.Client
@@ -66,6 +68,7 @@ func (w *World) Archive() (*Archive, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.Jobs, a.Failures = azure.NewLookbacks(a.tenant, tables), azure.NewFailures(a.tenant, tables)
 	a.Catalog, a.Roster, a.Trail = azure.NewCatalog(a.tenant, tables), azure.NewRoster(a.tenant, tables), custody.Log{Trail: azure.NewTrail(a.tenant, tables)}
 	return a, nil
 }

@@ -47,6 +47,7 @@ type Report struct {
 	Notified      int            `json:"notified"`      // of these, by notification too
 	ByNoticeAlone int            `json:"byNoticeAlone"` // of these, seen by no export
 	Unobservable  int            `json:"unobservable"`  // versions of recorded users' that no lane could see
+	Channels      int            `json:"expectedInChannels"`
 	Archived      int            `json:"archived"`
 	Missing       int            `json:"missing"`
 	Duplicates    int            `json:"duplicates"`
@@ -145,6 +146,16 @@ func (w *World) Compare(got Contents, runs []ExportRun) Report {
 			recorded[p] = true
 		}
 	}
+	channels := map[string]bool{} // of recorded teams
+	for _, t := range w.Tenant.AllTeams() {
+		channels[t.ID] = recordsTeam(t.Name)
+	}
+	inScope := func(v sim.Version) bool {
+		if v.Channel {
+			return channels[v.Team]
+		}
+		return hasAny(v.Participants, recorded)
+	}
 	type key struct{ thread, message, etag string }
 	truth := map[key]sim.Version{}
 	expected := map[key]bool{}
@@ -153,7 +164,7 @@ func (w *World) Compare(got Contents, runs []ExportRun) Report {
 		c.Versions++
 		k := key{string(v.Thread), v.MessageID, v.ETag}
 		truth[k] = v
-		if v.Channel || !hasAny(v.Participants, recorded) {
+		if !inScope(v) {
 			continue
 		}
 		scope[k] = true
@@ -171,13 +182,18 @@ func (w *World) Compare(got Contents, runs []ExportRun) Report {
 		}
 	}
 	c.Expected = len(expected)
+	for k := range expected {
+		if truth[k].Channel {
+			c.Channels++
+		}
+	}
 	seen := map[key]bool{}
 	for _, item := range got.Items {
 		m := item.Message
 		k := key{string(m.Thread), string(m.VersionKey.Message), string(m.ETag)}
 		v, known := truth[k]
 		switch {
-		case !known || v.Channel || !hasAny(v.Participants, recorded):
+		case !known || !inScope(v):
 			c.OutOfScope++
 		case item.Lane == conversation.LaneNotified && !bytes.Equal(v.NotifiedBytes(), m.Raw),
 			item.Lane != conversation.LaneNotified && !bytes.Equal(v.Bytes, m.Raw):
@@ -207,7 +223,7 @@ func (w *World) Compare(got Contents, runs []ExportRun) Report {
 // Faithful reports whether the archive is what the tenant says, whatever lies on the
 // queues.
 func (r Report) Faithful() bool {
-	return r.Expected > 0 && r.Missing+r.Duplicates+r.Altered+r.OutOfScope+r.Orphans+r.Promised == 0
+	return r.Expected > 0 && r.Channels > 0 && r.Missing+r.Duplicates+r.Altered+r.OutOfScope+r.Orphans+r.Promised == 0
 }
 
 // stood reports whether a version was current for the whole of a run, and old enough

@@ -26,12 +26,14 @@ import (
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	azpolicy "github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/data/aztables"
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
 
 	"steno/shared/azure"
+	"steno/shared/policy"
+	"steno/shared/teams"
 	"steno/tests/local/azurite"
 	"steno/tests/local/ca"
 	"steno/tests/local/entra"
@@ -348,8 +350,40 @@ func (w *World) roleGroups() (string, error) {
 	return string(b), err
 }
 
+// recordedTeams are the teams whose channels the world records, by their names, as a rule
+// of STENO_RECORDED_TEAMS has them, and the desk of each.
+var recordedTeams = map[string]string{"Trading Floor": "equities", "Project*": "rates"}
+
+// teamRules is STENO_RECORDED_TEAMS for the tenant's teams: one by id, others by name.
+func (w *World) teamRules() (string, error) {
+	var rules []policy.TeamRule
+	for name, desk := range recordedTeams {
+		r := policy.TeamRule{Desk: desk, Name: name}
+		if g, ok := w.Tenant.Group(name); ok {
+			r = policy.TeamRule{Desk: desk, Team: g.ID}
+		}
+		rules = append(rules, r)
+	}
+	b, err := json.Marshal(rules)
+	return string(b), err
+}
+
+// recordsTeam reports whether the world records what is written in the channels of a team.
+func recordsTeam(name string) bool {
+	for rule := range recordedTeams {
+		if (policy.TeamRule{Name: rule}).Named(teams.Team{DisplayName: name}) {
+			return true
+		}
+	}
+	return false
+}
+
 func (w *World) startHost(ctx context.Context, c Config) error {
 	groups, err := w.roleGroups()
+	if err != nil {
+		return err
+	}
+	rules, err := w.teamRules()
 	if err != nil {
 		return err
 	}
@@ -369,6 +403,7 @@ func (w *World) startHost(ctx context.Context, c Config) error {
 		"STENO_PRIVATE_AUTHORITY":      "true",
 		"STENO_TENANT_ID":              w.Tenant.ID(),
 		"STENO_ROLE_GROUPS":            groups,
+		"STENO_RECORDED_TEAMS":         rules,
 		"STENO_GRAPH_URL":              w.GraphURL,
 		"STENO_GRAPH_PRIVATE":          "true",
 		"STENO_BLOB_URL":               w.Storage.BlobURL,
@@ -391,6 +426,7 @@ func (w *World) startHost(ctx context.Context, c Config) error {
 		"STENO_NOTIFIED_SCHEDULE":      "0 */5 * * * *",
 		"STENO_GROUPSYNC_SCHEDULE":     "0 0 */12 * * *",
 		"STENO_EXPORTPLAN_SCHEDULE":    "0 */15 * * * *",
+		"STENO_LOOKBACK_SCHEDULE":      "*/5 * * * * *",
 		"STENO_SEQUENCER_SCHEDULE":     "0 */5 * * * *",
 		"STENO_RETENTION_SCHEDULE":     "0 45 */6 * * *",
 		"STENO_RECONCILE_SCHEDULE":     "0 20 * * * *",
@@ -461,7 +497,7 @@ func (w *World) mint() azcore.TokenCredential {
 
 type credential func(resource string) string
 
-func (c credential) GetToken(_ context.Context, o policy.TokenRequestOptions) (azcore.AccessToken, error) {
+func (c credential) GetToken(_ context.Context, o azpolicy.TokenRequestOptions) (azcore.AccessToken, error) {
 	resource := strings.TrimSuffix(o.Scopes[0], "/.default")
 	return azcore.AccessToken{Token: c(resource), ExpiresOn: time.Now().Add(time.Hour)}, nil
 }
