@@ -166,7 +166,7 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	stated, err := stating(s, cred, opts, tables, graph, reconcile.CoverageStores{Roster: roster, Catalog: catalog, Recorded: catalog, Trail: trail, Signer: signer}, log)
+	stated, err := stating(s, cred, opts, tables, graph, reconcile.CoverageStores{Roster: roster, Catalog: catalog, Recorded: catalog, Failures: failures, Trail: trail, Signer: signer}, log)
 	if err != nil {
 		return err
 	}

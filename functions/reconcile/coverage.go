@@ -70,6 +70,7 @@ type CoverageStores struct {
 	Roster     policy.Roster
 	Catalog    conversation.Catalog
 	Recorded   conversation.Calls
+	Failures   conversation.Failures
 	Records    coverage.CallRecords
 	Statements coverage.Statements
 	Trail      custody.Log

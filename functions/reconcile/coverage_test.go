@@ -62,6 +62,7 @@ type office struct {
 	roster     storetest.Roster
 	catalog    storetest.Catalog
 	records    storetest.CallRecords
+	failures   storetest.Failures
 	statements storetest.Statements
 	trail      storetest.Trail
 	state      storetest.Tiles
@@ -101,7 +102,7 @@ func (o *office) run() error {
 	c := o.config
 	c.Now = func() time.Time { return o.now }
 	return reconcile.NewCoverage(c, reconcile.CoverageStores{
-		Roster: &o.roster, Catalog: &o.catalog, Recorded: &o.catalog, Records: dyingRecords{&o.records, o.deaths}, Statements: dyingStatements{&o.statements, o.deaths},
+		Roster: &o.roster, Catalog: &o.catalog, Recorded: &o.catalog, Failures: &o.failures, Records: dyingRecords{&o.records, o.deaths}, Statements: dyingStatements{&o.statements, o.deaths},
 		Trail: custody.Log{Trail: dyingTrail{&o.trail, o.deaths}, Now: c.Now}, State: dyingState{&o.state, o.deaths}, Graph: &o.graph, Signer: signer{o},
 		Alerters: []reconcile.Alerter{alerter{o}},
 	}, slog.New(slog.NewTextHandler(&o.log, nil))).Run(o.t.Context())
@@ -547,7 +548,7 @@ func TestAnAlertThatCannotBeDeliveredIsAnAlarmAndStopsNothing(t *testing.T) {
 	c := o.config
 	c.Now = func() time.Time { return o.now }
 	err := reconcile.NewCoverage(c, reconcile.CoverageStores{
-		Roster: &o.roster, Catalog: &o.catalog, Recorded: &o.catalog, Records: &o.records, Statements: &o.statements, Trail: custody.Log{Trail: &o.trail, Now: c.Now}, State: &o.state,
+		Roster: &o.roster, Catalog: &o.catalog, Recorded: &o.catalog, Failures: &o.failures, Records: &o.records, Statements: &o.statements, Trail: custody.Log{Trail: &o.trail, Now: c.Now}, State: &o.state,
 		Graph: &o.graph, Signer: signer{o}, Alerters: []reconcile.Alerter{deaf{}, alerter{o}},
 	}, slog.New(slog.NewTextHandler(&o.log, nil))).Run(t.Context())
 	o.must(err)
@@ -591,5 +592,24 @@ func TestAVersionThatOnlyANotificationBroughtIsUnknownUntilAnExportReturnsIt(t *
 	}
 	if !slices.ContainsFunc(o.alerts, func(a reconcile.Alert) bool { return a.Name == "unconfirmed" && a.Count == 1 }) {
 		t.Errorf("nobody is told: %v", o.alerts)
+	}
+}
+
+func TestWhatGraphRefusesToShowHasFailedAndTheReasonIsNamed(t *testing.T) {
+	o := newOffice(t)
+	at := func(h int) time.Time { return today.Add(time.Duration(h) * time.Hour) }
+	o.read(sven, 1, -1, 8)
+	for _, f := range []struct{ from, to, status int }{{8, 12, 404}, {11, 14, 403}, {16, 18, 500}} {
+		w := conversation.Window{Tenant: tenant, Custodian: sven, From: at(f.from).Add(-conversation.Resolution), To: at(f.to), Pass: 1}
+		o.must(o.failures.SaveFailure(t.Context(), conversation.WindowFailed{Window: w, Status: f.status, Since: at(20), At: at(20)}))
+	}
+	o.must(o.run())
+	const hour = 3600
+	c := line(o.newest("2026-03-10"), sven, coverage.Seconds)
+	wantCount(t, "eight hours read, eight refused", c, 24*hour, 8*hour, 0, 8*hour, 8*hour)
+	for code, want := range map[coverage.Code]int64{coverage.MailboxMissing: 4 * hour, coverage.Refused: 2 * hour, coverage.Unreadable: 2 * hour, coverage.NotReadYet: 8 * hour} {
+		if i := slices.IndexFunc(c.Reasons, func(r coverage.Reason) bool { return r.Code == code }); i < 0 || c.Reasons[i].Count != want {
+			t.Errorf("%s: %v, want %d seconds", code, c.Reasons, want)
+		}
 	}
 }

@@ -2,6 +2,8 @@ package reconcile
 
 import (
 	"context"
+	"maps"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -141,10 +143,17 @@ func (l *ledger) timeOf(ctx context.Context, p teams.PersonID, m coverage.Modali
 		}
 		read[pass] = done
 	}
-	var total, unread, reread time.Duration
+	refused, err := l.run.s.Failures.FailuresOf(ctx, p)
+	if err != nil {
+		return 0, 0, err
+	}
+	var total, reread time.Duration
+	missing := map[coverage.Code]time.Duration{}
 	for _, s := range stretches {
 		total += s.To.Sub(s.From)
-		unread += sum(uncovered(s, read[1]))
+		for _, part := range uncovered(s, read[1]) {
+			explain(part, refused, missing)
+		}
 		if len(read[2]) > 0 {
 			reread += s.To.Sub(s.From) - sum(uncovered(s, read[2]))
 		}
@@ -156,13 +165,55 @@ func (l *ledger) timeOf(ctx context.Context, p teams.PersonID, m coverage.Modali
 			}
 		}
 	}
-	seconds, open := int64(total/time.Second), int64((unread+time.Second-1)/time.Second)
-	open = min(open, seconds)
+	left := int64(total / time.Second)
 	l.on(p, m, coverage.Seconds, func(c *coverage.Count) {
-		c.Capture(seconds - open)
-		c.Doubt(coverage.NotReadYet, open)
+		for _, code := range slices.Sorted(maps.Keys(missing)) {
+			// What is left of a second counts as missing.
+			n := min(left, int64((missing[code]+time.Second-1)/time.Second))
+			if left -= n; code == coverage.NotReadYet {
+				c.Doubt(code, n)
+			} else {
+				c.Fail(code, n)
+			}
+		}
+		c.Capture(left)
 	})
 	return int64(reread / time.Second), late, nil
+}
+
+// explain puts an unread stretch down to why it could not be read; what nothing explains was
+// not read yet.
+func explain(part policy.Span, refused []conversation.WindowFailed, missing map[coverage.Code]time.Duration) {
+	for _, f := range refused {
+		from, to := f.From.Add(conversation.Resolution), f.To
+		if from.Before(part.From) {
+			from = part.From
+		}
+		if to.After(part.To) {
+			to = part.To
+		}
+		if !from.Before(to) || f.Pass == conversation.RetainedPass || f.Pass == conversation.LookbackPass {
+			continue
+		}
+		missing[codeOf(f)] += to.Sub(from)
+		explain(policy.Span{From: part.From, To: from}, refused, missing)
+		explain(policy.Span{From: to, To: part.To}, refused, missing)
+		return
+	}
+	if part.From.Before(part.To) {
+		missing[coverage.NotReadYet] += part.To.Sub(part.From)
+	}
+}
+
+// codeOf says why Graph did not let a window be read.
+func codeOf(f conversation.WindowFailed) coverage.Code {
+	switch f.Status {
+	case http.StatusNotFound:
+		return coverage.MailboxMissing
+	case http.StatusPaymentRequired, http.StatusForbidden, http.StatusPreconditionFailed:
+		return coverage.Refused
+	}
+	return coverage.Unreadable
 }
 
 // uncovered are the parts of a stretch that no finished window read.
