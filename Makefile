@@ -42,7 +42,7 @@ bench: ## measure speed, memory and storage operations; prints ratios
 	go test -count=1 -timeout 30m -v ./tests/bench
 
 campaign: ## let everything go wrong in two hundred archives, and change packages in ten thousand places; demand that nothing is lost or missed
-	STENO_CAMPAIGN=200 go test -count=1 -timeout 60m -v ./tests/campaign
+	STENO_CAMPAIGN=200 go test -count=1 -timeout 60m -v ./functions/internal/intake
 	STENO_CAMPAIGN=10000 go test -count=1 -timeout 60m -v -run EverySingleChange ./functions/export
 
 package: web ## stage the functions app in dist/app and dist/app.zip, and the recording bot for Windows in dist/bot

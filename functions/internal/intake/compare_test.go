@@ -1,4 +1,4 @@
-package campaign_test
+package intake_test
 
 import (
 	"bytes"
@@ -9,30 +9,41 @@ import (
 	"steno/shared/custody"
 	"steno/shared/evidence"
 	"steno/shared/policy"
-	"steno/shared/storetest"
 	"steno/shared/teams"
 	"steno/tests/sim"
 )
 
 type versionID struct{ thread, message, etag string }
 
+// stored is a version as it lies in the archive.
+type stored struct {
+	raw  []byte
+	lane conversation.MessageLane
+}
+
+func idOf(v sim.Version) versionID { return versionID{string(v.Thread), v.MessageID, v.ETag} }
+
 // compare holds the archive against the tenant's whole history.
 func (c *campaign) compare() tally {
 	c.t.Helper()
 	truth := map[versionID]sim.Version{}
 	for _, v := range c.tenant.History() {
-		truth[versionID{string(v.Thread), v.MessageID, v.ETag}] = v
+		truth[idOf(v)] = v
 	}
 	have := c.archive()
 	c.tally.Versions, c.tally.Archived, c.tally.Windows = len(truth), len(have), len(c.readings)
 	for id, copies := range have {
 		v, known := truth[id]
+		want := v.Bytes
+		if known && copies[0].lane == conversation.LaneNotified {
+			want = c.early.sent[id]
+		}
 		switch {
 		case !known:
 			c.t.Errorf("seed %d: the archive has a version that nobody wrote: %v", c.seed, id)
 		case len(copies) != 1:
 			c.t.Errorf("seed %d: %v is stored %d times", c.seed, id, len(copies))
-		case !bytes.Equal(copies[0], v.Bytes):
+		case !bytes.Equal(copies[0].raw, want):
 			c.t.Errorf("seed %d: %v is not what Graph sent", c.seed, id)
 		case !c.inScope(v):
 			c.t.Errorf("seed %d: %v is nobody's who was recorded then", c.seed, id)
@@ -45,8 +56,16 @@ func (c *campaign) compare() tally {
 		switch _, archived := have[id]; {
 		case c.expected(v):
 			c.tally.Expected++
+			if c.early.kept[id] {
+				c.tally.Notified++
+			}
 			if !archived {
 				c.t.Errorf("seed %d: %v stood from %s to %s and is missing", c.seed, id, v.CurrentFrom, v.CurrentTo)
+			}
+		case c.early.kept[id]:
+			c.tally.Expected, c.tally.Notified, c.tally.ByNoticeAlone = c.tally.Expected+1, c.tally.Notified+1, c.tally.ByNoticeAlone+1
+			if !archived {
+				c.t.Errorf("seed %d: %v was notified and is missing", c.seed, id)
 			}
 		case !archived:
 			c.tally.Unobservable++
@@ -93,11 +112,10 @@ func (c *campaign) expected(v sim.Version) bool {
 }
 
 // archive reads everything back through evidence.
-func (c *campaign) archive() map[versionID][][]byte {
+func (c *campaign) archive() map[versionID][]stored {
 	c.t.Helper()
-	store, err := evidence.New(evidence.Config{Blobs: &c.blobs, Keys: &c.keys, Vault: vault(), VaultHosts: []string{storetest.VaultHost}})
-	c.must(err)
-	out := map[versionID][][]byte{}
+	store := c.store(&c.blobs)
+	out := map[versionID][]stored{}
 	blobs := map[string]bool{}
 	for _, s := range c.catalog.All() {
 		for _, o := range s.Objects {
@@ -118,7 +136,7 @@ func (c *campaign) archive() map[versionID][][]byte {
 			for _, raw := range items {
 				m := conversation.ReadMessage(raw, h.Custodian)
 				id := versionID{string(m.Thread), string(m.VersionKey.Message), string(m.ETag)}
-				out[id] = append(out[id], raw)
+				out[id] = append(out[id], stored{raw, h.Lane})
 			}
 			blobs[string(c.id)+"/"+string(s.Conversation.ID)+"/"+o.Name] = true
 		}

@@ -1,4 +1,4 @@
-package campaign_test
+package intake_test
 
 import (
 	"bytes"
@@ -37,6 +37,7 @@ const (
 type tally struct {
 	Seeds, Versions, Expected, Archived, Unobservable int
 	Windows, Redelivered, Deaths                      int
+	Notified, ByNoticeAlone                           int // expected because of a notification; of these, seen by no export
 	Unkept                                            int // promises of processes that died, of versions that nobody could read again
 }
 
@@ -44,7 +45,7 @@ func (t *tally) add(o tally) {
 	t.Seeds++
 	t.Versions, t.Expected, t.Archived, t.Unobservable = t.Versions+o.Versions, t.Expected+o.Expected, t.Archived+o.Archived, t.Unobservable+o.Unobservable
 	t.Windows, t.Redelivered, t.Deaths = t.Windows+o.Windows, t.Redelivered+o.Redelivered, t.Deaths+o.Deaths
-	t.Unkept += o.Unkept
+	t.Notified, t.ByNoticeAlone, t.Unkept = t.Notified+o.Notified, t.ByNoticeAlone+o.ByNoticeAlone, t.Unkept+o.Unkept
 }
 
 // campaign is one tenant and one archive.
@@ -65,6 +66,7 @@ type campaign struct {
 	jobs     storetest.Lookbacks
 	trail    storetest.Trail
 	queue    [][]byte
+	early    early
 	readings []reading
 	tally    tally
 }
@@ -98,6 +100,7 @@ func newCampaign(t *testing.T, seed uint64) *campaign {
 	}
 	f.Chance(sim.EditDuringPaging, 0.5)
 	f.Chance(sim.Throttled, 0.001) // each costs the second that Graph asks for
+	c.early.open(c)
 	for i, p := range c.people() {
 		if i%3 != 2 { // the others come later, or never
 			c.join(p)
@@ -137,6 +140,20 @@ func (c *campaign) people() []teams.PersonID {
 	return out
 }
 
+// recorded reports whether a person is recorded now.
+func (c *campaign) recorded(p teams.PersonID) bool {
+	periods, err := c.roster.PeriodsOf(c.t.Context(), p)
+	c.must(err)
+	return slices.ContainsFunc(periods, policy.Period.Open)
+}
+
+func (c *campaign) store(b *storetest.Blobs) *evidence.Store {
+	c.t.Helper()
+	s, err := evidence.New(evidence.Config{Blobs: b, Keys: &c.keys, Vault: vault(), VaultHosts: []string{storetest.VaultHost}})
+	c.must(err)
+	return s
+}
+
 func (c *campaign) join(p teams.PersonID) {
 	c.t.Helper()
 	c.must(c.roster.Apply(c.t.Context(), policy.Change{At: c.now, Opened: []policy.Period{{Person: p, Role: policy.RecordedUser, Desk: "desk", From: c.now}}}))
@@ -169,7 +186,10 @@ func (c *campaign) live(days int) {
 			for range 6 + c.rand.IntN(6) {
 				c.now = c.now.Add(time.Duration(c.rand.IntN(90_000)) * time.Millisecond)
 				c.tenant.Step()
+				c.early.notify(c)
 			}
+			c.early.drain(c)
+			c.now = c.now.Add(time.Second) // stamps run ahead of the clock where much is said at once
 			if c.rand.IntN(3) == 0 {
 				c.change()
 			}
@@ -180,6 +200,8 @@ func (c *campaign) live(days int) {
 	}
 	// Everything that is due is read to its end, however often it fails.
 	c.now = c.now.Add(8 * 24 * time.Hour)
+	c.early.deliver(c, len(c.early.late))
+	c.early.drain(c)
 	c.plan()
 	c.work(1 << 20)
 }
@@ -246,10 +268,8 @@ func (c *campaign) work(n int) {
 }
 
 func (c *campaign) process(m *mortality) *chatexport.Exporter {
-	store, err := evidence.New(evidence.Config{Blobs: &c.blobs, Keys: &c.keys, Vault: vault(), VaultHosts: []string{storetest.VaultHost}})
-	c.must(err)
 	return chatexport.New(chatexport.Config{Tenant: c.id, History: history, ClaimLease: time.Nanosecond}, c.graph, &c.roster, mortalCatalog{&c.catalog, m, c},
-		mortalStore{store, m}, chatexport.Registers{Failures: &c.failures, Lookbacks: &c.jobs}, custody.Log{Trail: mortalTrail{&c.trail, m}}, c, slog.New(slog.NewTextHandler(io.Discard, nil)))
+		mortalStore{c.store(&c.blobs), m}, chatexport.Registers{Failures: &c.failures, Lookbacks: &c.jobs}, custody.Log{Trail: mortalTrail{&c.trail, m}}, c, slog.New(slog.NewTextHandler(io.Discard, nil)))
 }
 
 // mortality ends a process at its n-th step, before the step has any effect or after it.
@@ -302,7 +322,9 @@ func (s mortalCatalog) FinishWindow(ctx context.Context, d conversation.WindowDo
 		if err := s.Catalog.FinishWindow(ctx, d, touched); err != nil {
 			return err
 		}
-		s.c.readings = append(s.c.readings, reading{d.Window, s.c.now})
+		if d.Pass != conversation.NotifiedPass {
+			s.c.readings = append(s.c.readings, reading{d.Window, s.c.now})
+		}
 		return nil
 	})
 }
