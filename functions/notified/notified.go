@@ -35,8 +35,13 @@ const (
 	// they may be together: an instance has 512 MB, and a message is in memory three times.
 	batch      = 256
 	batchBytes = 16 << 20
-	// idle is how long a run waits for a message before it ends.
+	// idle is how long a run waits for a first message before it ends, and more for a further
+	// one before it handles those it has.
 	idle = 2 * time.Second
+	more = 200 * time.Millisecond
+	// gathering is how long messages are collected at most before they are handled: their locks
+	// run for a minute or five.
+	gathering = 5 * time.Second
 	// MaxAttempts is how often a parcel is put back before it is parked. With the waits
 	// between them that is a day and a half.
 	MaxAttempts = 150
@@ -104,7 +109,8 @@ type Counts struct {
 	Kept, New, OutOfScope, Parked, PutBack int
 }
 
-// Run empties the queue. A run that dies at any step leaves messages that come again, and
+// Run takes what is on the queue. It ends where the queue does, and does not wait for what is
+// still to come: that is the next run's, together with more of its kind. A run that dies at any step leaves messages that come again, and
 // what it stored is found by whoever keeps them again.
 func (n *Notified) Run(ctx context.Context) error {
 	if !n.config.On {
@@ -118,13 +124,10 @@ func (n *Notified) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for {
-		got, err := n.receive(ctx)
-		if err != nil {
+	for full := true; full; {
+		var got []notification.Envelope
+		if got, full, err = n.receive(ctx); err != nil {
 			return err
-		}
-		if len(got) == 0 {
-			break
 		}
 		c, err := r.handle(ctx, got)
 		if err != nil {
@@ -143,24 +146,24 @@ func (c Counts) plus(o Counts) Counts {
 	return Counts{c.Kept + o.Kept, c.New + o.New, c.OutOfScope + o.OutOfScope, c.Parked + o.Parked, c.PutBack + o.PutBack}
 }
 
-// receive collects messages until there are enough, or no more for a while.
-func (n *Notified) receive(ctx context.Context) ([]notification.Envelope, error) {
-	var out []notification.Envelope
-	size := 0
-	for len(out) < batch && size < batchBytes {
-		got, err := n.s.Inbox.Receive(ctx, min(batch-len(out), 64), idle)
+// receive collects messages. It reports whether there were as many as are handled together,
+// so that there may be more.
+func (n *Notified) receive(ctx context.Context) (out []notification.Envelope, full bool, err error) {
+	size, wait, began := 0, idle, time.Now()
+	for len(out) < batch && size < batchBytes && time.Since(began) < gathering {
+		got, err := n.s.Inbox.Receive(ctx, min(batch-len(out), 64), wait)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		if len(got) == 0 {
-			break
+			return out, false, nil
 		}
 		for _, e := range got {
 			size += len(e.Body)
 		}
-		out = append(out, got...)
+		out, wait = append(out, got...), more
 	}
-	return out, nil
+	return out, len(out) >= batch || size >= batchBytes, nil
 }
 
 // run is one run: what it knows of who is recorded and what was subscribed to.
