@@ -39,6 +39,7 @@ func TestVersionsBetweenTwoExportsComeByNotificationThoughTheHandlerIsKilled(t *
 		return sim.Thread{}
 	}
 	in, out := first(true), first(false)
+	var cost int64
 	for round := range 3 {
 		for i := range 8 {
 			m, err := w.Tenant.Send(in.ID, in.Members[0], fmt.Sprintf("<p>first words %d-%d</p>", round, i))
@@ -58,11 +59,14 @@ func TestVersionsBetweenTwoExportsComeByNotificationThoughTheHandlerIsKilled(t *
 		if err := w.Host.WaitReady(t.Context()); err != nil {
 			t.Fatal(err)
 		}
+		before := operations(w)
 		if err := w.Hear(t.Context()); err != nil {
 			t.Fatal(err)
 		}
+		cost += operations(w) - before
 	}
 	r := w.Compare(contents(t, w), nil) // no export has run: notifications alone brought it
+	t.Logf("%d storage operations for %d versions that up to %d custodians have: %.2f a version", cost, r.Notified, len(recorded), float64(cost)/float64(max(r.Notified, 1)))
 	if r.Notified < 30 || r.Missing+r.Duplicates+r.Altered+r.OutOfScope+r.Orphans+r.Promised != 0 {
 		t.Errorf("archive and tenant differ: %+v", r)
 	}
@@ -121,6 +125,14 @@ func TestTheWebhookOfTheBuiltAppEchoesPlainTextAndTakesNothingForged(t *testing.
 	if d := w.Bus.Depth(world.Notifications); d.Active+d.Locked+d.Scheduled != 0 {
 		t.Errorf("something forged is on the queue: %+v", d)
 	}
+}
+
+// operations is how many requests storage has served.
+func operations(w *world.World) (n int64) {
+	for _, ops := range w.Storage.Operations() {
+		n += ops
+	}
+	return n
 }
 
 func call(t *testing.T, c *http.Client, method, address, body string) (status int, kind, answer string) {
