@@ -195,6 +195,7 @@ func TestSettingsOfNotificationsThatAreRefused(t *testing.T) {
 			v = strings.ReplaceAll(v, "<object id>", "11111111-1111-4111-8111-11111111111a")
 			values[k] = strings.ReplaceAll(v, "<tenant id>", values["STENO_TENANT_ID"])
 		}
+		values["STENO_NOTIFICATION_URL"], values["STENO_NOTIFICATION_APP"] = "https://steno.example/steno/notifications", values["STENO_TENANT_ID"]
 		values[setting[0]] = setting[1]
 		if _, _, err := readSettings(environ(values)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s=%s: %v, want %q", setting[0], setting[1], err, want)
@@ -205,7 +206,6 @@ func TestSettingsOfNotificationsThatAreRefused(t *testing.T) {
 		v = strings.ReplaceAll(v, "<object id>", "11111111-1111-4111-8111-11111111111a")
 		values[k] = strings.ReplaceAll(v, "<tenant id>", values["STENO_TENANT_ID"])
 	}
-	values["STENO_NOTIFICATION_URL"], values["STENO_NOTIFICATION_APP"] = "", ""
 	if s, _, err := readSettings(environ(values)); err != nil || s.notify.URL != "" || s.notifyApp != "" {
 		t.Errorf("without an address: %v", err)
 	}
