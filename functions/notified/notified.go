@@ -199,14 +199,20 @@ func (n *Notified) begin(ctx context.Context) (*run, error) {
 type parcel struct {
 	notification.Parcel
 	envelope notification.Envelope
-	failed   error // why it has to come again
+	failed   error               // why it has to come again
+	left     []notification.Item // which of its items have to
+}
+
+func (p *parcel) fail(err error, items ...notification.Item) {
+	p.failed, p.left = err, append(p.left, items...)
 }
 
 // group is what one custodian keeps of a batch.
 type group struct {
 	window  conversation.Window
 	pages   map[*parcel]*intake.Page
-	parcels []*parcel // in the order of pages
+	items   map[*parcel][]notification.Item // what the pages were decrypted from
+	parcels []*parcel
 }
 
 // handle settles every message of a batch: done, parked or put back.
@@ -230,7 +236,7 @@ func (r *run) handle(ctx context.Context, got []notification.Envelope) (c Counts
 		kept, err := r.keep(ctx, g)
 		if err != nil {
 			for _, p := range g.parcels {
-				p.failed = err
+				p.fail(err, g.items[p]...)
 			}
 			continue
 		}
@@ -303,16 +309,16 @@ func (r *run) sort(ctx context.Context, p *parcel, i notification.Item, groups m
 	case errors.Is(err, errPark):
 		c.Parked++
 		if err := r.parkItem(ctx, i, err); err != nil {
-			p.failed = err
+			p.fail(err, i)
 		}
 		return
 	case err != nil:
-		p.failed = err
+		p.fail(err, i)
 		return
 	}
 	g := groups[w]
 	if g == nil {
-		g = &group{window: w, pages: map[*parcel]*intake.Page{}}
+		g = &group{window: w, pages: map[*parcel]*intake.Page{}, items: map[*parcel][]notification.Item{}}
 		groups[w] = g
 	}
 	page := g.pages[p]
@@ -320,7 +326,7 @@ func (r *run) sort(ctx context.Context, p *parcel, i notification.Item, groups m
 		page = &intake.Page{FetchedAt: p.Received}
 		g.pages[p], g.parcels = page, append(g.parcels, p)
 	}
-	page.Items = append(page.Items, plain)
+	page.Items, g.items[p] = append(page.Items, plain), append(g.items[p], i)
 }
 
 // keep puts a custodian's messages into evidence as one window: the times between which
@@ -366,12 +372,13 @@ func (r *run) settle(ctx context.Context, p *parcel, c *Counts) error {
 	return nil
 }
 
-// putBack queues a parcel anew, to be handled after a while. The queue's own count of
+// putBack queues what is left of a parcel anew, to be handled after a while. The queue's own count of
 // deliveries would be used up by an outage of an hour.
 func (r *run) putBack(ctx context.Context, p *parcel, c *Counts) error {
 	again := p.Parcel
+	again.Items = p.left // what is kept, dropped or parked is done with
 	if again.Claim != "" {
-		again.Items = nil
+		again.Items = nil // they are in the blob still
 	}
 	if again.Attempt++; again.Attempt > MaxAttempts {
 		c.Parked++

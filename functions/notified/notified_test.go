@@ -280,12 +280,14 @@ func TestDyingAtAnyStepAndRunningAgainEndsInTheSameArchive(t *testing.T) {
 func TestAnOutageIsWaitedForAndNotParked(t *testing.T) {
 	r := newRig(t)
 	v := version{group, "1", "1", string(bob), "text"}
-	r.queue(r.item("bob", v))
+	tampered := r.item("alice", version{group, "9", "9", string(bob), "text"})
+	tampered.ID = "8"
+	r.queue(r.item("bob", v), tampered)
 	for range 12 { // more often than a queue delivers
 		r.bus.release()
 		r.ok(r.process(&mortality{down: true}).Run(t.Context()))
 	}
-	if len(r.parked) != 0 || r.bus.len() != 1 {
+	if len(r.parked) != 1 || r.bus.len() != 1 { // what cannot be handled is parked once
 		t.Fatalf("%d parked, %d queued", len(r.parked), r.bus.len())
 	}
 	r.drain()
