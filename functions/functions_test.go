@@ -180,6 +180,37 @@ func TestSettingsOfRecoveryAuditAndStampsThatAreRefused(t *testing.T) {
 	}
 }
 
+func TestSettingsOfNotificationsThatAreRefused(t *testing.T) {
+	for setting, want := range map[[2]string]string{
+		{"STENO_NOTIFICATION_URL", "http://steno.example/steno/notifications"}: "STENO_NOTIFICATION_URL",
+		{"STENO_NOTIFICATION_URL", "https://steno.example/api/notifications"}:  "/steno/notifications",
+		{"STENO_NOTIFICATION_APP", ""}:                                         "STENO_NOTIFICATION_APP",
+		{"STENO_NOTIFICATION_APP", "steno"}:                                    "STENO_NOTIFICATION_APP",
+		{"STENO_NOTIFICATION_MAX_USERS", "10000"}:                              "STENO_NOTIFICATION_MAX_USERS", // Graph's limit, others included
+		{"STENO_NOTIFICATION_KEY_AGE", "1m"}:                                   "STENO_NOTIFICATION_KEY_AGE",
+		{"STENO_NOTIFICATION_KEYS", "http://login.microsoftonline.com/x/keys"}: "STENO_NOTIFICATION_KEYS",
+	} {
+		values := sample(t)
+		for k, v := range values {
+			v = strings.ReplaceAll(v, "<object id>", "11111111-1111-4111-8111-11111111111a")
+			values[k] = strings.ReplaceAll(v, "<tenant id>", values["STENO_TENANT_ID"])
+		}
+		values["STENO_NOTIFICATION_URL"], values["STENO_NOTIFICATION_APP"] = "https://steno.example/steno/notifications", values["STENO_TENANT_ID"]
+		values[setting[0]] = setting[1]
+		if _, _, err := readSettings(environ(values)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s=%s: %v, want %q", setting[0], setting[1], err, want)
+		}
+	}
+	values := sample(t)
+	for k, v := range values {
+		v = strings.ReplaceAll(v, "<object id>", "11111111-1111-4111-8111-11111111111a")
+		values[k] = strings.ReplaceAll(v, "<tenant id>", values["STENO_TENANT_ID"])
+	}
+	if s, _, err := readSettings(environ(values)); err != nil || s.notify.URL != "" || s.notifyApp != "" {
+		t.Errorf("without an address: %v", err)
+	}
+}
+
 func TestAllFaultsOfAConfigurationAreReportedAtOnce(t *testing.T) {
 	values := sample(t)
 	values["STENO_TENANT_ID"] = "contoso"

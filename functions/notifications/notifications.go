@@ -33,9 +33,9 @@ import (
 const (
 	// MaxHandshake bounds a validationToken, in bytes.
 	MaxHandshake = 4 << 10
-	// Timeout bounds the handling of one delivery: Graph gives up after three seconds, or ten
-	// when it tries again.
-	Timeout = 10 * time.Second
+	// Timeout bounds the handling of one delivery. Graph waits three seconds: a refusal within
+	// them is sent again later, while silence counts against the endpoint.
+	Timeout = 2500 * time.Millisecond
 )
 
 type queue interface {
@@ -292,6 +292,8 @@ type known struct {
 const (
 	remembered = 5 * time.Minute
 	rereading  = time.Second
+	// readTimeout bounds a reading, for which every delivery waits meanwhile.
+	readTimeout = time.Second
 	// askPause is how often one subscription is marked at most; see notification.RenewPause.
 	askPause = time.Minute
 )
@@ -324,7 +326,12 @@ func (k *known) refresh(ctx context.Context, has bool) error {
 		return nil
 	}
 	k.tried = now
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
 	list, err := k.register.Subscriptions(ctx)
+	if err != nil && has {
+		return nil // what is remembered will do: function notified reads the register again
+	}
 	if err != nil {
 		return fmt.Errorf("read subscriptions: %w", err)
 	}

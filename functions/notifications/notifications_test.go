@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"steno/functions/notifications"
@@ -364,6 +365,67 @@ func TestASubscriptionThatWasJustMadeIsKnownAtOnce(t *testing.T) {
 		}
 		time.Sleep(100 * time.Millisecond) // Graph tries again later, too
 	}
+}
+
+// away is a register that does not answer while it is down.
+type away struct {
+	notification.Register
+	down bool
+}
+
+func (a *away) Subscriptions(ctx context.Context) ([]notification.Subscription, error) {
+	if a.down {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return a.Register.Subscriptions(ctx)
+}
+
+// inProcess is a Graph that is asked without a network.
+type inProcess struct{ http.Handler }
+
+func (g inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
+	w := httptest.NewRecorder()
+	g.ServeHTTP(w, r)
+	return w.Result(), nil
+}
+
+// TestWhileTheRegisterIsAwayWhatIsKnownIsTakenAndEveryAnswerComesInTime: Graph drops what is
+// sent to an endpoint that does not answer, and tells nobody.
+func TestWhileTheRegisterIsAwayWhatIsKnownIsTakenAndEveryAnswerComesInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		graph := sim.New(sim.Config{Seed: 1, Messages: -1})
+		r := &rig{t: t, graph: graph, register: &storetest.Subscriptions{}, queue: &outbox{}, blobs: &storetest.Blobs{}, max: 8000}
+		state, digest := notification.NewState()
+		r.state = state
+		r.ok(r.register.Save(t.Context(), notification.Subscription{ID: "sub", State: digest}))
+		r.ok(r.register.SaveCertificate(t.Context(), notification.Certificate{ID: "cert"}))
+		register := &away{Register: r.register}
+		hook, err := notifications.New(notifications.Config{
+			Tenant: teams.TenantID(graph.ID()), Base: base, Audience: app, MaxMessage: r.max,
+			KeysURL: "https://graph.example" + sim.NotificationKeysPath, HTTP: &http.Client{Transport: inProcess{graph.Handler()}},
+		}, register, r.queue, r.blobs, slog.New(slog.DiscardHandler))
+		r.ok(err)
+		r.hook = hook
+		if w := r.post(base, delivery([]string{r.token(nil)}, r.item(1))); w.Code != http.StatusAccepted {
+			t.Fatalf("answered %d", w.Code)
+		}
+		register.down = true
+		time.Sleep(time.Hour) // what was read is old now
+		unknown := r.item(2)
+		unknown["subscriptionId"] = "new"
+		for name, c := range map[string]struct {
+			item map[string]any
+			want int
+		}{"a known one": {r.item(1), http.StatusAccepted}, "an unknown one": {unknown, http.StatusServiceUnavailable}} {
+			time.Sleep(time.Minute)
+			began := time.Now()
+			w := r.post(base, delivery([]string{r.token(nil)}, c.item))
+			if took := time.Since(began); w.Code != c.want || took > 3*time.Second {
+				t.Errorf("%s: answered %d after %s", name, w.Code, took)
+			}
+		}
+	})
 }
 
 // TestDyingAtAnyStepOfADeliveryLosesNoItem kills the process at every call to a store, before

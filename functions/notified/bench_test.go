@@ -27,30 +27,36 @@ func BenchmarkOutOfScope(b *testing.B) {
 	r.ok(json.Unmarshal(item.Content, &content))
 	wrapped, err := base64.StdEncoding.DecodeString(content.Key)
 	r.ok(err)
-	const floor = 200
-	began := time.Now()
-	for range floor {
-		if _, err := rsa.DecryptOAEP(sha1.New(), nil, key.(*rsa.PrivateKey), wrapped, nil); err != nil {
-			b.Fatal(err)
+	least := time.Hour // of many tries, before and after: the machine is shared
+	floor := func() {
+		for range 10 {
+			began := time.Now()
+			for range 20 {
+				if _, err := rsa.DecryptOAEP(sha1.New(), nil, key.(*rsa.PrivateKey), wrapped, nil); err != nil {
+					b.Fatal(err)
+				}
+			}
+			least = min(least, time.Since(began)/20)
 		}
 	}
-	least := time.Since(began) / floor
+	floor()
 	const each = 50
 	items := make([]notification.Item, each)
 	for i := range items {
 		items[i] = item
 	}
 	b.ResetTimer()
-	total := 0
+	dropped := time.Hour
 	for b.Loop() {
 		r.queue(items...)
 		n := r.process(&mortality{})
+		began := time.Now()
 		r.ok(n.Run(b.Context()))
-		total += each
+		dropped = min(dropped, time.Since(began)/each)
 	}
-	item1 := b.Elapsed() / time.Duration(total)
-	b.ReportMetric(float64(item1.Microseconds()), "µs/item")
-	b.ReportMetric(float64(item1)/float64(least), "×private-key-operation")
+	floor()
+	b.ReportMetric(float64(dropped.Microseconds()), "µs/item")
+	b.ReportMetric(float64(dropped)/float64(least), "×private-key-operation")
 	if got := r.archived(); len(got) != 0 {
 		b.Errorf("archived %v", got)
 	}

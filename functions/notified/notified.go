@@ -35,8 +35,13 @@ const (
 	// they may be together: an instance has 512 MB, and a message is in memory three times.
 	batch      = 256
 	batchBytes = 16 << 20
-	// idle is how long a run waits for a message before it ends.
+	// idle is how long a run waits for a first message before it ends, and more for a further
+	// one before it handles those it has.
 	idle = 2 * time.Second
+	more = 200 * time.Millisecond
+	// gathering is how long messages are collected at most before they are handled: their locks
+	// run for a minute or five.
+	gathering = 5 * time.Second
 	// MaxAttempts is how often a parcel is put back before it is parked. With the waits
 	// between them that is a day and a half.
 	MaxAttempts = 150
@@ -104,7 +109,8 @@ type Counts struct {
 	Kept, New, OutOfScope, Parked, PutBack int
 }
 
-// Run empties the queue. A run that dies at any step leaves messages that come again, and
+// Run takes what is on the queue. It ends where the queue does, and does not wait for what is
+// still to come: that is the next run's, together with more of its kind. A run that dies at any step leaves messages that come again, and
 // what it stored is found by whoever keeps them again.
 func (n *Notified) Run(ctx context.Context) error {
 	if !n.config.On {
@@ -118,13 +124,10 @@ func (n *Notified) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for {
-		got, err := n.receive(ctx)
-		if err != nil {
+	for full := true; full; {
+		var got []notification.Envelope
+		if got, full, err = n.receive(ctx); err != nil {
 			return err
-		}
-		if len(got) == 0 {
-			break
 		}
 		c, err := r.handle(ctx, got)
 		if err != nil {
@@ -143,24 +146,24 @@ func (c Counts) plus(o Counts) Counts {
 	return Counts{c.Kept + o.Kept, c.New + o.New, c.OutOfScope + o.OutOfScope, c.Parked + o.Parked, c.PutBack + o.PutBack}
 }
 
-// receive collects messages until there are enough, or no more for a while.
-func (n *Notified) receive(ctx context.Context) ([]notification.Envelope, error) {
-	var out []notification.Envelope
-	size := 0
-	for len(out) < batch && size < batchBytes {
-		got, err := n.s.Inbox.Receive(ctx, min(batch-len(out), 64), idle)
+// receive collects messages. It reports whether there were as many as are handled together,
+// so that there may be more.
+func (n *Notified) receive(ctx context.Context) (out []notification.Envelope, full bool, err error) {
+	size, wait, began := 0, idle, time.Now()
+	for len(out) < batch && size < batchBytes && time.Since(began) < gathering {
+		got, err := n.s.Inbox.Receive(ctx, min(batch-len(out), 64), wait)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		if len(got) == 0 {
-			break
+			return out, false, nil
 		}
 		for _, e := range got {
 			size += len(e.Body)
 		}
-		out = append(out, got...)
+		out, wait = append(out, got...), more
 	}
-	return out, nil
+	return out, len(out) >= batch || size >= batchBytes, nil
 }
 
 // run is one run: what it knows of who is recorded and what was subscribed to.
@@ -196,14 +199,20 @@ func (n *Notified) begin(ctx context.Context) (*run, error) {
 type parcel struct {
 	notification.Parcel
 	envelope notification.Envelope
-	failed   error // why it has to come again
+	failed   error               // why it has to come again
+	left     []notification.Item // which of its items have to
+}
+
+func (p *parcel) fail(err error, items ...notification.Item) {
+	p.failed, p.left = err, append(p.left, items...)
 }
 
 // group is what one custodian keeps of a batch.
 type group struct {
 	window  conversation.Window
 	pages   map[*parcel]*intake.Page
-	parcels []*parcel // in the order of pages
+	items   map[*parcel][]notification.Item // what the pages were decrypted from
+	parcels []*parcel
 }
 
 // handle settles every message of a batch: done, parked or put back.
@@ -227,7 +236,7 @@ func (r *run) handle(ctx context.Context, got []notification.Envelope) (c Counts
 		kept, err := r.keep(ctx, g)
 		if err != nil {
 			for _, p := range g.parcels {
-				p.failed = err
+				p.fail(err, g.items[p]...)
 			}
 			continue
 		}
@@ -300,16 +309,16 @@ func (r *run) sort(ctx context.Context, p *parcel, i notification.Item, groups m
 	case errors.Is(err, errPark):
 		c.Parked++
 		if err := r.parkItem(ctx, i, err); err != nil {
-			p.failed = err
+			p.fail(err, i)
 		}
 		return
 	case err != nil:
-		p.failed = err
+		p.fail(err, i)
 		return
 	}
 	g := groups[w]
 	if g == nil {
-		g = &group{window: w, pages: map[*parcel]*intake.Page{}}
+		g = &group{window: w, pages: map[*parcel]*intake.Page{}, items: map[*parcel][]notification.Item{}}
 		groups[w] = g
 	}
 	page := g.pages[p]
@@ -317,7 +326,7 @@ func (r *run) sort(ctx context.Context, p *parcel, i notification.Item, groups m
 		page = &intake.Page{FetchedAt: p.Received}
 		g.pages[p], g.parcels = page, append(g.parcels, p)
 	}
-	page.Items = append(page.Items, plain)
+	page.Items, g.items[p] = append(page.Items, plain), append(g.items[p], i)
 }
 
 // keep puts a custodian's messages into evidence as one window: the times between which
@@ -363,12 +372,13 @@ func (r *run) settle(ctx context.Context, p *parcel, c *Counts) error {
 	return nil
 }
 
-// putBack queues a parcel anew, to be handled after a while. The queue's own count of
+// putBack queues what is left of a parcel anew, to be handled after a while. The queue's own count of
 // deliveries would be used up by an outage of an hour.
 func (r *run) putBack(ctx context.Context, p *parcel, c *Counts) error {
 	again := p.Parcel
+	again.Items = p.left // what is kept, dropped or parked is done with
 	if again.Claim != "" {
-		again.Items = nil
+		again.Items = nil // they are in the blob still
 	}
 	if again.Attempt++; again.Attempt > MaxAttempts {
 		c.Parked++

@@ -1,6 +1,7 @@
 package notified_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -9,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"steno/functions/internal/intake"
@@ -278,12 +280,14 @@ func TestDyingAtAnyStepAndRunningAgainEndsInTheSameArchive(t *testing.T) {
 func TestAnOutageIsWaitedForAndNotParked(t *testing.T) {
 	r := newRig(t)
 	v := version{group, "1", "1", string(bob), "text"}
-	r.queue(r.item("bob", v))
+	tampered := r.item("alice", version{group, "9", "9", string(bob), "text"})
+	tampered.ID = "8"
+	r.queue(r.item("bob", v), tampered)
 	for range 12 { // more often than a queue delivers
 		r.bus.release()
 		r.ok(r.process(&mortality{down: true}).Run(t.Context()))
 	}
-	if len(r.parked) != 0 || r.bus.len() != 1 {
+	if len(r.parked) != 1 || r.bus.len() != 1 { // what cannot be handled is parked once
 		t.Fatalf("%d parked, %d queued", len(r.parked), r.bus.len())
 	}
 	r.drain()
@@ -397,4 +401,41 @@ func TestNothingThatWasDeliveredIsLostAndNothingElseIsKept(t *testing.T) {
 			t.Fatalf("seed %d, %d deaths", seed, deaths)
 		}
 	}
+}
+
+// stream is a queue on which a message arrives every second, for ever.
+type stream struct{ r *rig }
+
+func (s stream) Receive(ctx context.Context, _ int, wait time.Duration) ([]notification.Envelope, error) {
+	if wait < time.Second {
+		time.Sleep(wait)
+		return nil, ctx.Err()
+	}
+	time.Sleep(time.Second)
+	b, err := notification.EncodeParcel(notification.Parcel{Received: time.Now(), Items: []notification.Item{s.r.item("alice", version{group, "1", "1", string(bob), "text"})}})
+	return []notification.Envelope{{Body: b, Done: func(context.Context) error { return nil }}}, err
+}
+
+func (stream) Send(context.Context, string, []byte, time.Time) error { return errDead }
+
+// TestARunHandlesWhatIsThereAndDoesNotWaitForWhatIsStillToCome: people talk all day, and a
+// run that waited for silence would file nothing before evening.
+func TestARunHandlesWhatIsThereAndDoesNotWaitForWhatIsStillToCome(t *testing.T) {
+	r := newRig(t)
+	r.ok(r.roster.Apply(t.Context(), policy.Change{Opened: []policy.Period{{ // the bubble's clock starts in 2000
+		Person: alice, Role: policy.RecordedUser, Desk: "old", From: time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC)}}}))
+	synctest.Test(t, func(t *testing.T) {
+		trail := custody.Log{Trail: &r.trail}
+		n := notified.New(notified.Config{Tenant: tenant, On: true}, notified.Stores{
+			Roster: r.roster, Register: r.register, Catalog: r.catalog, Inbox: stream{r}, Queue: stream{r}, Claims: r.claims,
+			Intake: intake.New(intake.Config{System: "notified"}, r.roster, r.catalog, r.store(r.blobs), trail, logTo(&r.log)),
+			Keys:   keyring.New(tenant, r.register, r.store(r.claims), evidence.Keeper{}, trail),
+		}, logTo(&r.log))
+		began := time.Now()
+		r.ok(n.Run(t.Context()))
+		if took := time.Since(began); took > 10*time.Second {
+			t.Errorf("a run took %s", took)
+		}
+	})
+	r.wantOnce(group + "|1|1")
 }

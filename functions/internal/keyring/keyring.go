@@ -65,7 +65,8 @@ func (k *Keyring) ref(id string) evidence.Ref {
 }
 
 // Make makes a key pair. When it returns nil the private key is stored, and then the
-// certificate: whatever dies, no certificate is known whose key is not kept.
+// certificate: whatever dies, no certificate is known whose key is not kept. A run that dies
+// between the two leaves a sealed key that nothing names and nobody opens.
 func (k *Keyring) Make(ctx context.Context) (notification.Certificate, error) {
 	id := evidence.NewObjectID()
 	key, cert, err := notification.NewKeyPair(id, time.Now())
