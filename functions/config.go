@@ -10,16 +10,19 @@ import (
 	"strings"
 	"time"
 
+	"steno/functions/attachments"
 	"steno/functions/export"
 	"steno/functions/exportplan"
 	"steno/functions/finalize"
 	"steno/functions/fixity"
 	"steno/functions/groupsync"
 	"steno/functions/internal/funchost"
+	"steno/functions/internal/intake"
 	"steno/functions/reconcile"
 	"steno/functions/retention"
 	"steno/functions/sequencer"
 	"steno/shared/config"
+	"steno/shared/conversation"
 	"steno/shared/evidence"
 	"steno/shared/msgraph"
 	"steno/shared/policy"
@@ -33,6 +36,7 @@ const (
 	queueChatExport = "chat-export"
 	queueCallLegs   = "call-legs"
 	queueExports    = "exports"
+	queueFiles      = "attachments"
 	queueParked     = "parked"
 )
 
@@ -52,6 +56,9 @@ type settings struct {
 	legs       finalize.Config
 	fixity     fixity.Config
 	retryWait  time.Duration
+	fileMode   intake.FileMode // which attachments are fetched
+	files      attachments.Config
+	fileHosts  []string
 	keep       retention.Config
 	lockDates  bool // dates of evidence are locked
 
@@ -110,6 +117,8 @@ func readSettings(environ []string) (settings, *config.Reader, error) {
 	s.claimLease = r.Duration("STENO_CLAIM_LEASE", 0, time.Second, 24*time.Hour)
 
 	s.retryWait = r.Duration("STENO_EXPORT_RETRY_WAIT", 0, time.Millisecond, time.Hour)
+
+	readFiles(r, &s)
 
 	s.blobURL = r.URL("STENO_BLOB_URL")
 	s.tableURL = r.URL("STENO_TABLE_URL")
@@ -176,6 +185,29 @@ func readAudit(r *config.Reader, s *settings) {
 			}
 			s.audit.Callers = append(s.audit.Callers, id)
 		}
+	}
+}
+
+// readFiles reads which attachments are fetched, and from where.
+func readFiles(r *config.Reader, s *settings) {
+	switch s.fileMode = intake.FileMode(r.Optional("STENO_ATTACHMENTS", string(intake.FilesOff))); s.fileMode {
+	case intake.FilesOff, intake.FilesHosted, intake.FilesAll:
+	default:
+		r.Fault("STENO_ATTACHMENTS", errors.New("want off, hosted or all"))
+	}
+	s.files = attachments.Config{
+		Tenant:    s.tenant,
+		Largest:   int64(r.Number("STENO_ATTACHMENT_LARGEST", conversation.MaxFile, 1<<20, conversation.MaxFile)),
+		RetryWait: r.Duration("STENO_ATTACHMENT_RETRY_WAIT", attachments.DefaultRetryWait, time.Millisecond, time.Hour),
+	}
+	for h := range strings.SplitSeq(r.Optional("STENO_ATTACHMENT_HOSTS", strings.Join(msgraph.DefaultFileHosts, ",")), ",") {
+		if h = strings.TrimSpace(h); h == "" {
+			continue
+		}
+		if err := msgraph.CheckFileHost(h); err != nil {
+			r.Fault("STENO_ATTACHMENT_HOSTS", err)
+		}
+		s.fileHosts = append(s.fileHosts, h)
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azkeys"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
 
+	"steno/functions/attachments"
 	"steno/functions/chatexport"
 	"steno/functions/export"
 	"steno/functions/exportplan"
@@ -29,6 +30,7 @@ import (
 	"steno/functions/fixity"
 	"steno/functions/groupsync"
 	"steno/functions/internal/funchost"
+	"steno/functions/internal/intake"
 	"steno/functions/portal"
 	"steno/functions/reconcile"
 	"steno/functions/retention"
@@ -123,12 +125,17 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 	windows := azure.NewQueue(queues, queueChatExport)
 	callLegs := azure.NewQueue(queues, queueCallLegs)
 	exports := azure.NewQueue(queues, queueExports)
+	files := azure.NewQueue(queues, queueFiles)
 	parked := azure.NewQueue(queues, queueParked)
 
 	sync := groupsync.New(groupsync.Config{Tenant: s.tenant, Groups: s.roleGroups, MaxDrop: s.maxDrop}, people, roster, trail, log)
 	plan := exportplan.New(s.plan, roster, catalog, windows, log)
-	chats := chatexport.New(chatexport.Config{Tenant: s.tenant, History: s.plan.History, ClaimLease: s.claimLease, RetryWait: s.retryWait, Policies: s.keep.Policies},
+	chats := chatexport.New(chatexport.Config{Tenant: s.tenant, History: s.plan.History, ClaimLease: s.claimLease, RetryWait: s.retryWait, Policies: s.keep.Policies, Files: files, FileMode: s.fileMode},
 		graph, roster, catalog, store, trail, windows, log)
+	fetch, err := fetching(s, cred, tables, attached{catalog, roster, store, trail, files}, log)
+	if err != nil {
+		return err
+	}
 	s.legs.Roster = roster
 	seal := finalize.New(s.legs, store, catalog, graph, trail, callLegs, log)
 	tiles, err := custodyTiles(s, cred, opts)
@@ -178,13 +185,13 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	register(mux, functions{sync: sync, plan: plan, export: chats, seal: seal, order: order, keep: keep, hand: hand, reread: reread, audit: audit, web: web})
+	register(mux, functions{sync: sync, plan: plan, export: chats, fetch: fetch, seal: seal, order: order, keep: keep, hand: hand, reread: reread, audit: audit, web: web})
 	l, err := funchost.Listen(ctx, s.port)
 	if err != nil {
 		return err
 	}
 	log.Info("handler ready", slog.Any("functions", mux.Names()))
-	return errors.Join(mux.Serve(ctx, l), windows.Close(context.WithoutCancel(ctx)), callLegs.Close(context.WithoutCancel(ctx)), exports.Close(context.WithoutCancel(ctx)), parked.Close(context.WithoutCancel(ctx)))
+	return errors.Join(mux.Serve(ctx, l), windows.Close(context.WithoutCancel(ctx)), callLegs.Close(context.WithoutCancel(ctx)), exports.Close(context.WithoutCancel(ctx)), files.Close(context.WithoutCancel(ctx)), parked.Close(context.WithoutCancel(ctx)))
 }
 
 func evidenceStore(s settings, cred azcore.TokenCredential, tables *aztables.ServiceClient, keys *azkeys.Client, vaultHost string, opts azcore.ClientOptions) (*evidence.Store, error) {
@@ -197,6 +204,39 @@ func evidenceStore(s settings, cred azcore.TokenCredential, tables *aztables.Ser
 		Vault: azure.NewVault(keys, s.vaultKey), VaultHosts: []string{vaultHost}, Recovery: s.recovery,
 	})
 }
+
+// attached is what fetching attachments works with.
+type attached struct {
+	catalog *azure.Catalog
+	roster  *azure.Roster
+	store   *evidence.Store
+	trail   custody.Log
+	queue   *azure.Queue
+}
+
+// fetching is the function that fetches attachments. Its requests are apart from those of the
+// exports: Graph counts content apart, and files must not hold up messages.
+func fetching(s settings, cred azcore.TokenCredential, tables *aztables.ServiceClient, a attached, log *slog.Logger) (*attachments.Fetcher, error) {
+	budget, err := azure.NewFileBudget(s.tenant, tables, fileRate, fileRate)
+	if err != nil {
+		return nil, err
+	}
+	graph, err := msgraph.New(msgraph.Config{BaseURL: s.graphURL, Credential: cred, Budget: budget, Log: log, Private: s.graphPrivate})
+	if err != nil {
+		return nil, err
+	}
+	source, err := msgraph.NewFiles(graph, msgraph.FilesConfig{Hosts: s.fileHosts, Private: s.graphPrivate})
+	if err != nil {
+		return nil, err
+	}
+	keeper := intake.New(intake.Config{System: "attachments", Tenant: s.tenant, History: s.plan.History, ClaimLease: s.claimLease, Policies: s.keep.Policies},
+		a.roster, a.catalog, a.store, a.trail, log)
+	return attachments.New(s.files, source, keeper, a.catalog, azure.NewChatTurns(s.tenant, tables), a.trail, a.queue, log), nil
+}
+
+// fileRate is how many requests a second go out for attachments: Graph serves 60 for
+// hosted content.
+const fileRate = 50
 
 // keepers hold, keep and dispose what evidenceStore and exportStore store.
 func keepers(s settings, cred azcore.TokenCredential, tables *aztables.ServiceClient, opts azcore.ClientOptions) (kept, packages evidence.Keeper, err error) {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"steno/functions/attachments"
 	"steno/functions/chatexport"
 	"steno/functions/export"
 	"steno/functions/exportplan"
@@ -26,6 +27,7 @@ type functions struct {
 	sync   *groupsync.Sync
 	plan   *exportplan.Plan
 	export *chatexport.Exporter
+	fetch  *attachments.Fetcher
 	seal   *finalize.Finalizer
 	order  *sequencer.Sequencer
 	hand   *export.Exporter
@@ -44,6 +46,7 @@ func register(mux *funchost.Mux, f functions) {
 	mux.Timer("reconcile", func(ctx context.Context, _ funchost.TimerInfo) error { return f.audit.Run(ctx) })
 	mux.Timer("fixity", func(ctx context.Context, _ funchost.TimerInfo) error { return f.reread.Run(ctx) })
 	mux.Queue("chatexport", "window", func(ctx context.Context, m funchost.Message) error { return f.export.Handle(ctx, m.Body) })
+	mux.Queue("attachments", "file", func(ctx context.Context, m funchost.Message) error { return f.fetch.Handle(ctx, m.Body) })
 	mux.Queue("finalize", "leg", func(ctx context.Context, m funchost.Message) error { return f.seal.Handle(ctx, m.Body) })
 	mux.Queue("export", "order", func(ctx context.Context, m funchost.Message) error { return f.hand.Handle(ctx, m.Body) })
 	mux.HTTP("portal", funchost.Route{Pattern: "{*path}", MaxBody: 64 << 10, Timeout: 30 * time.Second}, f.web)

@@ -143,6 +143,7 @@ func Start(ctx context.Context, c Config) (w *World, err error) {
 	say("service bus")
 	w.Bus, err = servicebus.Start(servicebus.Config{Queues: []servicebus.Queue{
 		{Name: "chat-export", MaxDeliveryCount: 10, LockDuration: time.Minute},
+		{Name: "attachments", MaxDeliveryCount: 10, LockDuration: time.Minute},
 		{Name: "exports", MaxDeliveryCount: 10, LockDuration: time.Minute},
 		{Name: "call-legs", MaxDeliveryCount: 10, LockDuration: time.Minute},
 		{Name: "parked", MaxDeliveryCount: 10, LockDuration: time.Minute},
