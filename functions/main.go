@@ -163,7 +163,7 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 		Matters: matters, Approvals: approvals, Dispositions: dispositions, Exports: orders, Packages: packageKeeper,
 	}, log)
 	hand := export.New(export.Config{Tenant: s.tenant, Maker: maker(), RetryWait: s.packageWait}, export.Stores{
-		Orders: orders, Approvals: approvals, Roster: roster, Catalog: catalog, Calls: catalog, Evidence: store, Packages: packages,
+		Orders: orders, Approvals: approvals, Roster: roster, Catalog: catalog, Calls: catalog, Attachments: catalog, Evidence: store, Packages: packages,
 		Trail: trail, Tiles: tiles, Signer: signer, Queue: exports,
 	}, log)
 	audit, err := auditing(s, cred, opts, reconcile.Stores{Trail: trail, Keys: azure.NewKeys(tables)}, vault.Host, log)

@@ -113,9 +113,12 @@ func (d *download) openShared(ctx context.Context) (*msgraph.Content, error) {
 	version, rule := choose(item, versions, d.ask.Sent)
 	d.head.Rule = rule
 	d.head.Item = &conversation.FileItem{
-		Drive: item.Drive, Item: item.ID, ETag: item.ETag, CTag: item.CTag, Version: version.ID, Modified: version.Modified, Size: item.Size, QuickXorHash: item.QuickXorHash,
+		Drive: item.Drive, Item: item.ID, ETag: item.ETag, CTag: item.CTag, Version: version.ID, Modified: version.Modified, Size: version.Size,
 	}
-	if rule != conversation.RuleAtSending && item.Size > d.c.Largest {
+	if version.ID == "" {
+		d.head.Item.QuickXorHash = item.QuickXorHash // of earlier versions Graph has none
+	}
+	if version.Size > d.c.Largest {
 		return nil, gap{conversation.GapTooLarge}
 	}
 	d.key = item.Drive + " " + item.ID + " " + item.CTag + " " + version.ID + " " + strconv.Itoa(d.c.Part)
@@ -137,7 +140,7 @@ func (d *download) openShared(ctx context.Context) (*msgraph.Content, error) {
 // choose picks the version of a file that was current at a time: the last that is not later.
 // The zero Version is the current state.
 func choose(item msgraph.Item, versions []msgraph.Version, at time.Time) (msgraph.Version, conversation.VersionRule) {
-	now := msgraph.Version{Modified: item.Modified}
+	now := msgraph.Version{Modified: item.Modified, Size: item.Size}
 	if !item.Modified.After(at) {
 		return now, conversation.RuleCurrent
 	}
@@ -164,9 +167,9 @@ func (d *download) keep(ctx context.Context, content io.Reader) error {
 	n := 0
 	for {
 		copy(buf[headRoom:], carried[:n])
-		read, err := io.ReadFull(content, buf[headRoom+n:])
+		read, err := fillUp(content, buf[headRoom+n:])
 		n += read
-		last := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+		last := err == io.EOF
 		if err != nil && !last {
 			return blame(d.ask, err)
 		}
@@ -176,9 +179,9 @@ func (d *download) keep(ctx context.Context, content io.Reader) error {
 		}
 		n = 0
 		if !last {
-			_, err := io.ReadFull(content, carried[:])
+			_, err := fillUp(content, carried[:])
 			switch {
-			case errors.Is(err, io.EOF):
+			case err == io.EOF:
 				last = true
 			case err != nil:
 				return blame(d.ask, err)
@@ -190,6 +193,20 @@ func (d *download) keep(ctx context.Context, content io.Reader) error {
 			return err
 		}
 	}
+}
+
+// fillUp reads until b is full. Its error is io.EOF where the source ended regularly, and
+// another where it broke off, which io.ReadFull does not tell apart.
+func fillUp(r io.Reader, b []byte) (n int, err error) {
+	for n < len(b) && err == nil {
+		var read int
+		read, err = r.Read(b[n:])
+		n += read
+	}
+	if n == len(b) && err == io.EOF {
+		return n, nil // told with the last bytes: the next read says it again
+	}
+	return n, err
 }
 
 // part stores one part.
@@ -221,21 +238,23 @@ func (d *download) part(ctx context.Context, buf []byte, last bool) error {
 	return d.reach()
 }
 
-// verified compares what came with what Graph says of the current version of a file. Of earlier
-// ones it says nothing.
+// verified compares what came with what Graph says of that version of a file: its size, and
+// of the current one its checksum.
 func (d *download) verified() (*conversation.FileItem, error) {
-	if d.head.Item == nil || d.head.Rule == conversation.RuleAtSending {
-		return d.head.Item, nil
+	if d.head.Item == nil {
+		return nil, nil
 	}
 	item := *d.head.Item
-	if item.QuickXorHash != "" {
-		if item.QuickXorHash != d.check.sum() {
-			return nil, unread{errors.New("the bytes do not have Microsoft's checksum"), conversation.GapAltered}
+	if item.QuickXorHash == "" {
+		if item.Size != d.size {
+			return nil, unread{fmt.Errorf("%d bytes came of %d", d.size, item.Size), conversation.GapAltered}
 		}
-		item.Checked = true
-	} else if item.Size != d.size {
-		return nil, unread{fmt.Errorf("%d bytes came of %d", d.size, item.Size), conversation.GapAltered}
+		return &item, nil
 	}
+	if item.QuickXorHash != d.check.sum() {
+		return nil, unread{errors.New("the bytes do not have Microsoft's checksum"), conversation.GapAltered}
+	}
+	item.Checked = true
 	return &item, nil
 }
 

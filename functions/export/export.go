@@ -73,17 +73,18 @@ type Config struct {
 
 // Stores is what an exporter works with.
 type Stores struct {
-	Orders    policy.Exports
-	Approvals policy.Approvals
-	Roster    policy.Roster
-	Catalog   conversation.Catalog
-	Calls     conversation.Calls
-	Evidence  Evidence
-	Packages  Packages
-	Trail     custody.Log
-	Tiles     custody.Tiles
-	Signer    Signer
-	Queue     Queue
+	Orders      policy.Exports
+	Approvals   policy.Approvals
+	Roster      policy.Roster
+	Catalog     conversation.Catalog
+	Calls       conversation.Calls
+	Attachments conversation.Attachments
+	Evidence    Evidence
+	Packages    Packages
+	Trail       custody.Log
+	Tiles       custody.Tiles
+	Signer      Signer
+	Queue       Queue
 }
 
 // Exporter builds packages. It is safe for concurrent use.

@@ -288,7 +288,8 @@ func (r *rig) exporterWith(trail custody.Trail) *export.Exporter {
 
 func (r *rig) storesWith(trail custody.Trail) export.Stores {
 	return export.Stores{
-		Orders: &r.orders, Approvals: &r.approvals, Roster: &r.roster, Catalog: &r.catalog, Calls: &r.catalog, Evidence: r.store, Packages: r.packages,
+		Attachments: &r.catalog,
+		Orders:      &r.orders, Approvals: &r.approvals, Roster: &r.roster, Catalog: &r.catalog, Calls: &r.catalog, Evidence: r.store, Packages: r.packages,
 		Trail: custody.Log{Trail: trail, Now: func() time.Time { return r.now }}, Tiles: &r.tiles, Signer: r.signer, Queue: &r.queue,
 	}
 }

@@ -159,7 +159,7 @@ func (r *run) compareChat(ctx context.Context, id conversation.ID, stored []evid
 		switch {
 		case at < 0:
 			reason = reasonDropped
-		case !slices.Equal(slice.Objects[at].Versions, b.versions) || slice.Objects[at].Custodian != b.header.Custodian || cmp.Or(slice.Objects[at].Lane, conversation.LaneExport) != b.header.Lane:
+		case !b.listedAs(slice.Objects[at]):
 			reason = reasonAltered
 		}
 		if reason != "" {
@@ -177,11 +177,27 @@ func (r *run) compareChat(ctx context.Context, id conversation.ID, stored []evid
 	return r.compareListings(ctx, slice.Conversation, stored)
 }
 
-// batch is what a stored batch says.
+// batch is what a stored batch says, or the part of a file.
 type batch struct {
 	header   conversation.BatchHeader
 	messages []conversation.Message
 	versions []conversation.Version
+	file     *conversation.FileHeader
+	size     int64 // of the part's bytes of the file
+}
+
+// listedAs reports whether the catalog says the same of an object. The bytes of a part of a
+// file are not read for it: their digest is the round's.
+func (b batch) listedAs(o conversation.Object) bool {
+	if b.file == nil || o.File == nil {
+		return b.file == nil && o.File == nil && slices.Equal(o.Versions, b.versions) && o.Custodian == b.header.Custodian && cmp.Or(o.Lane, conversation.LaneExport) == b.header.Lane
+	}
+	whole := ""
+	if b.file.Whole != nil {
+		whole = b.file.Whole.SHA256
+	}
+	p := *o.File
+	return len(o.Versions) == 0 && o.Custodian == b.file.Custodian && p.Attachment == b.file.Attachment && p.Part == b.file.Part && p.Size == b.size && p.Whole == whole
 }
 
 func (r *run) batch(ctx context.Context, unit, object string) (batch, error) {
@@ -189,6 +205,18 @@ func (r *run) batch(ctx context.Context, unit, object string) (batch, error) {
 	o, err := r.open(ctx, unit, object)
 	if err != nil {
 		return b, err
+	}
+	isFile, err := startsAsFile(o)
+	if err != nil {
+		return b, err
+	}
+	if isFile {
+		h, at, err := conversation.ReadFileHeader(o, o.Size())
+		if err != nil {
+			return b, fmt.Errorf("%w: %w", evidence.ErrFormat, err)
+		}
+		b.file, b.size = &h, o.Size()-at
+		return b, nil
 	}
 	plain, err := o.ReadAll(maxBatch)
 	if err != nil {
@@ -207,6 +235,15 @@ func (r *run) batch(ctx context.Context, unit, object string) (batch, error) {
 	return b, nil
 }
 
+// startsAsFile reports whether an object is the part of a file.
+func startsAsFile(o *evidence.Object) (bool, error) {
+	head := make([]byte, min(o.Size(), 64))
+	if _, err := o.ReadAt(head, 0); err != nil {
+		return false, err
+	}
+	return conversation.IsFilePart(head), nil
+}
+
 // sameFacts makes the facts of a conversation again from its batches, in the order of their
 // numbers. It can only if every object that was ever promised is stored.
 func sameFacts(s conversation.Slice, batches map[string]batch) bool {
@@ -222,7 +259,9 @@ func sameFacts(s conversation.Slice, batches map[string]batch) bool {
 		if !ok {
 			return true // said already
 		}
-		want = want.With(b.header, b.messages)
+		if b.file == nil { // files change the number of objects alone
+			want = want.With(b.header, b.messages)
+		}
 	}
 	custodians := slices.Clone(want.Custodians)
 	for _, rc := range s.Receipts {

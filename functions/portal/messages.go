@@ -97,6 +97,9 @@ func (p *Portal) messages(w http.ResponseWriter, r *http.Request, c caller) erro
 	byID := map[teams.MessageID]*message{}
 	room := int64(maxShown)
 	for _, o := range s.Objects {
+		if o.File != nil {
+			continue
+		}
 		read, items, err := p.open(r.Context(), s.Conversation.ID, o, receipt, room)
 		switch {
 		case errors.Is(err, errPending):

@@ -63,9 +63,9 @@ type FileItem struct {
 	CTag     string    `json:"cTag,omitempty"`
 	Version  string    `json:"version,omitempty"`
 	Modified time.Time `json:"modified,omitzero"` // of that version
-	Size     int64     `json:"size"`              // of the current version, as Graph has it
-	// QuickXorHash is Microsoft's checksum of the current version, in base64, and Checked says
-	// that the bytes fetched have it.
+	Size     int64     `json:"size"`              // of that version, as Graph has it
+	// QuickXorHash is Microsoft's checksum, in base64, which Graph has of the current version
+	// alone. Checked says that the bytes fetched have it.
 	QuickXorHash string `json:"quickXorHash,omitempty"`
 	Checked      bool   `json:"checked,omitempty"`
 }

@@ -208,6 +208,7 @@ func (f *Files) Item(ctx context.Context, link string) (Item, error) {
 type Version struct {
 	ID       string
 	Modified time.Time
+	Size     int64
 }
 
 // Versions lists the states of a file that are kept, the current one first. How many there
@@ -220,6 +221,7 @@ func (f *Files) Versions(ctx context.Context, i Item) ([]Version, error) {
 			Value []struct {
 				ID                   string
 				LastModifiedDateTime time.Time
+				Size                 int64
 			}
 			Next string `json:"@odata.nextLink"`
 		}
@@ -227,7 +229,7 @@ func (f *Files) Versions(ctx context.Context, i Item) ([]Version, error) {
 			return nil, fmt.Errorf("list versions of a file: %w", err)
 		}
 		for _, v := range page.Value {
-			out = append(out, Version{v.ID, v.LastModifiedDateTime})
+			out = append(out, Version{v.ID, v.LastModifiedDateTime, v.Size})
 		}
 		if page.Next == "" {
 			return out, nil

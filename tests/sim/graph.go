@@ -118,6 +118,8 @@ var (
 	// https://github.com/microsoftgraph/microsoft-graph-docs/issues/13117.
 	readChats    = []string{"Chat.Read.All"}
 	readChannels = []string{"ChannelMessage.Read.All"}
+	// The page of shares lists ReadWrite alone for applications, that of versions these.
+	readFiles = []string{"Files.Read.All", "Sites.Read.All", "Files.ReadWrite.All", "Sites.ReadWrite.All"}
 )
 
 var endpoints = []endpoint{
@@ -125,6 +127,13 @@ var endpoints = []endpoint{
 	{"/users/{}/chats/getAllRetainedMessages", readChats, (*Tenant).retainedChatMessages},
 	{"/teams/{}/channels/getAllMessages", readChannels, (*Tenant).channelMessages},
 	{"/teams/{}/channels/getAllRetainedMessages", readChannels, (*Tenant).retainedChannelMessages},
+	{"/chats/{}/messages/{}/hostedContents/{}/$value", readChats, (*Tenant).serveHosted},
+	{"/teams/{}/channels/{}/messages/{}/hostedContents/{}/$value", readChannels, (*Tenant).serveHosted},
+	{"/teams/{}/channels/{}/messages/{}/replies/{}/hostedContents/{}/$value", readChannels, (*Tenant).serveHosted},
+	{"/shares/{}/driveItem", readFiles, (*Tenant).serveShared},
+	{"/drives/{}/items/{}/versions", readFiles, (*Tenant).serveVersions},
+	{"/drives/{}/items/{}/content", readFiles, (*Tenant).serveContent},
+	{"/drives/{}/items/{}/versions/{}/content", readFiles, (*Tenant).serveContent},
 	{"/chats/{}", []string{"Chat.ReadBasic.All", "Chat.Read.All", "Chat.ReadWrite.All"}, (*Tenant).serveChat},
 	{"/chats/{}/members", []string{"ChatMember.Read.All", "Chat.ReadBasic.All", "Chat.Read.All", "Chat.ReadWrite.All"}, (*Tenant).serveChatMembers},
 	{"/teams/{}", readTeams, (*Tenant).serveTeam},

@@ -1,0 +1,140 @@
+package export
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+	"strings"
+
+	"steno/shared/conversation"
+	"steno/shared/custody"
+	"steno/shared/policy"
+)
+
+// attached collects the parts of files that an item's evidence holds.
+type attached struct {
+	paths map[string]string // by object, in the package
+	whole []wholeFile
+}
+
+// wholeFile is a file whose last part was met.
+type wholeFile struct {
+	header conversation.FileHeader
+	last   string // its object
+}
+
+func (f *attached) add(object, at string, plain []byte) error {
+	h, _, err := conversation.DecodeFile(plain)
+	if err != nil {
+		return fmt.Errorf("object %s: %w", object, err)
+	}
+	if f.paths == nil {
+		f.paths = map[string]string{}
+	}
+	f.paths[object] = at
+	if h.Whole != nil {
+		f.whole = append(f.whole, wholeFile{h, object})
+	}
+	return nil
+}
+
+// attachedFile is an attachment in files.json of a chat.
+type attachedFile struct {
+	conversation.Attachment
+	Path string `json:"path,omitempty"` // in the package
+}
+
+// writeFiles writes the files of a chat under names that no program stumbles over, and
+// the list of all attachments, those that could not be fetched included.
+func (e *Exporter) writeFiles(ctx context.Context, a *archive, o policy.ExportOrder, n int, it item, files *attached) ([]attachedFile, error) {
+	register, err := e.s.Attachments.Attachments(ctx, it.facts.ID)
+	if err != nil {
+		return nil, err
+	}
+	where := map[string]string{} // by the last object
+	var sources []string
+	for i, f := range files.whole {
+		name := fmt.Sprintf("chat/%06d/files/%04d-%.12s%s", n, i+1, f.header.Whole.SHA256, safeExtension(f.header.Name))
+		from, err := e.writeFile(ctx, a, o, string(it.facts.ID), name, f, files.paths)
+		if err != nil {
+			return nil, err
+		}
+		where[f.last] = name
+		sources = append(sources, from...)
+	}
+	var list []attachedFile
+	for _, r := range register {
+		list = append(list, attachedFile{r, where[r.Object]})
+	}
+	if len(list) == 0 {
+		return nil, nil
+	}
+	slices.SortFunc(list, func(a, b attachedFile) int {
+		return cmp.Or(cmp.Compare(a.Message, b.Message), cmp.Compare(a.ID, b.ID))
+	})
+	b, err := json.MarshalIndent(list, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	return list, a.derive(fmt.Sprintf("chat/%06d/files.json", n), "register of attachments", sources, write(b))
+}
+
+// writeFile puts a file together from its parts, one in memory at a time.
+func (e *Exporter) writeFile(ctx context.Context, a *archive, o policy.ExportOrder, unit, name string, f wholeFile, paths map[string]string) (from []string, err error) {
+	var objects []string
+	for _, p := range f.header.Whole.Parts {
+		objects = append(objects, p.Object)
+	}
+	objects = append(objects, f.last)
+	for _, object := range objects {
+		if paths[object] == "" {
+			return nil, fmt.Errorf("part %s of a file of %s is not in the package: %w", object, unit, custody.ErrProof)
+		}
+		from = append(from, paths[object])
+	}
+	a.derived = append(a.derived, derived{From: from, Path: name, Tool: "parts of a file, put together"})
+	r := &reader{e: e, order: o, unit: unit}
+	err = a.create(name, func(w io.Writer) error {
+		for _, object := range objects {
+			plain, _, err := r.read(ctx, object, maxBatch)
+			if err != nil {
+				return err
+			}
+			_, body, err := conversation.DecodeFile(plain)
+			if err != nil {
+				return fmt.Errorf("object %s: %w", object, err)
+			}
+			if _, err := io.Copy(w, bytes.NewReader(body)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if sum := a.sums[name]; fmt.Sprintf("%x", sum[:]) != f.header.Whole.SHA256 {
+		return nil, fmt.Errorf("a file of %s is not what its last part says: %w", unit, custody.ErrProof)
+	}
+	return from, nil
+}
+
+// extensions are those that a file keeps in a package. Whatever a machine might run becomes .bin.
+var extensions = []string{
+	".bmp", ".csv", ".doc", ".docx", ".eml", ".gif", ".heic", ".jpeg", ".jpg", ".json", ".m4a", ".mov", ".mp3", ".mp4", ".msg", ".odp", ".ods", ".odt",
+	".pdf", ".png", ".ppt", ".pptx", ".rtf", ".tif", ".tiff", ".txt", ".vsdx", ".wav", ".webp", ".xls", ".xlsx", ".xml", ".zip",
+}
+
+// safeExtension is the end of a name that a file is stored under; what the sender called it
+// stands in files.json.
+func safeExtension(name string) string {
+	if ext := strings.ToLower(path.Ext(name)); slices.Contains(extensions, ext) {
+		return ext
+	}
+	return ".bin"
+}
