@@ -248,9 +248,6 @@ func (f *Fetcher) judge(ctx context.Context, ask *conversation.FileAsk, err erro
 		return f.putBack(ctx, ask, ask.Slot)
 	case errors.Is(err, errTime):
 		ask.Attempt, wait = 0, 0
-	case errors.Is(err, intake.ErrLater):
-		ask.Attempt++
-		wait = f.c.RetryWait / 5
 	default:
 		ask.Attempt++
 	}

@@ -372,9 +372,19 @@ func (f *Files) follow(ctx context.Context, location string, from int64) (*http.
 	}
 	resp, err := f.http.Do(req)
 	if err != nil {
-		return nil, redact(err)
+		return nil, unanswered(err)
 	}
 	return resp, nil
+}
+
+// unanswered is redact for answers that may lead elsewhere: net/http quotes an address in a
+// header that it cannot read, has no value for that error, and such an address may carry its
+// own authorization.
+func unanswered(err error) error {
+	if strings.Contains(err.Error(), "Location") {
+		return fmt.Errorf("%w: unreadable", ErrForeignHost)
+	}
+	return redact(err)
 }
 
 // rangeStart reads where a Content-Range begins.
@@ -400,7 +410,7 @@ func (f *Files) ask(ctx context.Context, u *url.URL) (*http.Response, error) {
 		req.Header.Set("ConsistencyLevel", "eventual")
 		resp, err := f.g.http.Do(req)
 		if err != nil {
-			return nil, redact(err)
+			return nil, unanswered(err)
 		}
 		if resp.StatusCode != http.StatusUnauthorized || try > 0 {
 			return resp, nil
