@@ -7,9 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"path"
 	"slices"
-	"strings"
 
 	"steno/shared/conversation"
 	"steno/shared/custody"
@@ -59,7 +57,7 @@ func (e *Exporter) writeFiles(ctx context.Context, a *archive, o policy.ExportOr
 	where := map[string]string{} // by the last object
 	var sources []string
 	for i, f := range files.whole {
-		name := fmt.Sprintf("chat/%06d/files/%04d-%.12s%s", n, i+1, f.header.Whole.SHA256, safeExtension(f.header.Name))
+		name := fmt.Sprintf("chat/%06d/files/%04d-%.12s%s", n, i+1, f.header.Whole.SHA256, conversation.SafeExtension(f.header.Name))
 		from, err := e.writeFile(ctx, a, o, string(it.facts.ID), name, f, files.paths)
 		if err != nil {
 			return nil, err
@@ -122,19 +120,4 @@ func (e *Exporter) writeFile(ctx context.Context, a *archive, o policy.ExportOrd
 		return nil, fmt.Errorf("a file of %s is not what its last part says: %w", unit, custody.ErrProof)
 	}
 	return from, nil
-}
-
-// extensions are those that a file keeps in a package. Whatever a machine might run becomes .bin.
-var extensions = []string{
-	".bmp", ".csv", ".doc", ".docx", ".eml", ".gif", ".heic", ".jpeg", ".jpg", ".json", ".m4a", ".mov", ".mp3", ".mp4", ".msg", ".odp", ".ods", ".odt",
-	".pdf", ".png", ".ppt", ".pptx", ".rtf", ".tif", ".tiff", ".txt", ".vsdx", ".wav", ".webp", ".xls", ".xlsx", ".xml", ".zip",
-}
-
-// safeExtension is the end of a name that a file is stored under; what the sender called it
-// stands in files.json.
-func safeExtension(name string) string {
-	if ext := strings.ToLower(path.Ext(name)); slices.Contains(extensions, ext) {
-		return ext
-	}
-	return ".bin"
 }

@@ -5,7 +5,9 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"path"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -164,4 +166,19 @@ type Attachments interface {
 	// SaveAttachment stores a result, durably when it returns nil. What was fetched stays
 	// fetched: a gap changes nothing where there is a result already.
 	SaveAttachment(ctx context.Context, a Attachment) error
+}
+
+// extensions are those that a file keeps when it leaves the archive.
+var extensions = []string{
+	".bmp", ".csv", ".doc", ".docx", ".eml", ".gif", ".heic", ".jpeg", ".jpg", ".json", ".m4a", ".mov", ".mp3", ".mp4", ".msg", ".odp", ".ods", ".odt",
+	".pdf", ".png", ".ppt", ".pptx", ".rtf", ".tif", ".tiff", ".txt", ".vsdx", ".wav", ".webp", ".xls", ".xlsx", ".xml", ".zip",
+}
+
+// SafeExtension is the end of the name under which a file leaves the archive. What the sender
+// called it is foreign text, and whatever a machine might run becomes .bin.
+func SafeExtension(name string) string {
+	if ext := strings.ToLower(path.Ext(name)); slices.Contains(extensions, ext) {
+		return ext
+	}
+	return ".bin"
 }

@@ -70,8 +70,11 @@ type gathering struct {
 func (g *gathering) add(kind AttachmentKind, name, contentType, source, identity string) {
 	r := Reference{Kind: kind, Name: cut(name, maxName), Type: cut(contentType, maxName), Source: source}
 	if kind.Elsewhere() {
-		if len(source) > MaxSource {
-			r.Source = "overlong:" + hexSum([]byte(source)) // no address: it ends as malformed
+		switch { // what is no address ends as malformed
+		case source == "":
+			r.Source = "none:" + hexSum([]byte(identity))
+		case len(source) > MaxSource:
+			r.Source = "overlong:" + hexSum([]byte(source))
 		}
 		identity = r.Source
 	}
@@ -116,7 +119,7 @@ const cardPrefix = "application/vnd.microsoft.card."
 func (g *gathering) attachment(id, contentType, source, content, name string) {
 	switch t := strings.ToLower(contentType); {
 	case t == "reference":
-		g.add(KindFile, name, contentType, source, "")
+		g.add(KindFile, name, contentType, source, id)
 	case t == cardPrefix+"codesnippet":
 		if u := member(content, "codeSnippetUrl"); u != "" && u != loopPlaceholder {
 			g.add(KindSnippet, name, contentType, u, "")

@@ -134,7 +134,7 @@ func (b builder) Send(ctx context.Context, _ string, body []byte, _ time.Time) e
 }
 
 func (a *archive) stores() portal.Stores {
-	return portal.Stores{Catalog: &a.catalog, Calls: &a.catalog, Roster: &a.roster, Matters: &a.matters, Requests: &a.requests, Exports: &a.exports, Packages: a.packages, Queue: builder{a}, Events: &a.expiries, Evidence: a.evidence, Trail: custody.Log{Trail: &a.trail}}
+	return portal.Stores{Catalog: &a.catalog, Calls: &a.catalog, Attached: &a.catalog, Roster: &a.roster, Matters: &a.matters, Requests: &a.requests, Exports: &a.exports, Packages: a.packages, Queue: builder{a}, Events: &a.expiries, Evidence: a.evidence, Trail: custody.Log{Trail: &a.trail}}
 }
 
 // raw is one version of a message as Graph sends it. Extra members win.
