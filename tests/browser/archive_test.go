@@ -208,6 +208,32 @@ func (a *archive) put(h conversation.BatchHeader, messages []conversation.Messag
 	return a.catalog.FinishWindow(ctx, conversation.WindowDone{Window: window}, []conversation.Conversation{now})
 }
 
+// attach puts a file of a message into the archive, in parts.
+func (a *archive) attach(custodian person, message []byte, name, source string, content []byte) {
+	a.t.Helper()
+	m := conversation.ReadMessage(message, custodian.id)
+	_, _, err := storetest.PutFile(a.t.Context(), a.evidence, &a.catalog, conversation.FileHeader{
+		Tenant: tenant, Conversation: conversation.IDOf(conversation.KeyOf(tenant, m.Thread), m.Sent), Thread: m.Thread, Custodian: custodian.id, Message: m.Message, Sent: m.Sent,
+		Kind: conversation.KindFile, Name: name, Source: source, Rule: conversation.RuleAtSending,
+	}, 2<<20, content, time.Now().UTC())
+	if err != nil {
+		a.t.Fatal(err)
+	}
+}
+
+// miss records that a file of a message could not be had.
+func (a *archive) miss(custodian person, message []byte, name, source string, reason conversation.GapReason) {
+	a.t.Helper()
+	m := conversation.ReadMessage(message, custodian.id)
+	err := a.catalog.SaveAttachment(a.t.Context(), conversation.Attachment{
+		ID: conversation.AttachmentIDOf(m.Thread, m.Message, conversation.KindFile, source), Conversation: conversation.IDOf(conversation.KeyOf(tenant, m.Thread), m.Sent),
+		Message: m.Message, Custodian: custodian.id, Kind: conversation.KindFile, Name: name, Source: source, State: conversation.AttachmentGap, Reason: reason, At: time.Now().UTC(),
+	})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+}
+
 // events lists the custody events of one action.
 func (a *archive) events(ctx context.Context, action custody.Action) ([]custody.Record, error) {
 	all, err := a.trail.Range(ctx, time.Now().Add(-time.Hour), time.Now().Add(time.Hour), 1<<20)
