@@ -470,3 +470,39 @@ func TestAFileOfAnySizeTakesEightMegabytesOfMemory(t *testing.T) {
 		t.Errorf("%d bytes of heap", took)
 	}
 }
+
+// What was promised of a file and never stored must not hold up its conversation for ever.
+func TestAPromiseThatNobodyKeepsIsVoidInTheLog(t *testing.T) {
+	for name, next := range map[string]func(r *rig){
+		"other bytes": func(r *rig) { r.shelve(bytes.Repeat([]byte("new"), 300)); r.shelf.item.CTag = "c2" },
+		"a gap":       func(r *rig) { r.shelf.fail = &msgraph.Error{Status: http.StatusNotFound} },
+	} {
+		r := newRig(t)
+		r.shelve(noise(800))
+		r.say("1", "1", "", link)
+		body := r.queue.take()[0]
+		for n := 1; len(r.parts()) == 0; n++ { // dies when it has promised, and not stored
+			_ = r.process(&mortality{dieAt: n, after: true}).Handle(t.Context(), body)
+		}
+		promised := r.parts()[0]
+		if ok, err := r.store.Exists(t.Context(), evidence.Ref{Tenant: tenant, Unit: string(r.id()), Object: promised.Name}); err != nil || ok {
+			t.Fatalf("%s: it is stored: %v", name, err)
+		}
+		next(r)
+		r.queue.take()
+		r.queue.sent = append(r.queue.sent, body)
+		r.handle()
+		if slices.ContainsFunc(r.parts(), func(o conversation.Object) bool { return o.Name == promised.Name }) {
+			t.Errorf("%s: the promise stands", name)
+		}
+		records, err := r.trail.Range(t.Context(), time.Now().Add(-time.Hour), time.Now().Add(time.Hour), 100)
+		r.must(err)
+		void := custody.Object{Unit: string(r.id()), Object: promised.Name, Seq: promised.Seq, Void: true}
+		if !slices.ContainsFunc(records, func(rec custody.Record) bool { return slices.Contains(rec.Objects, void) }) {
+			t.Errorf("%s: number %d is not void in the log", name, promised.Seq)
+		}
+		if len(r.results()) != 1 {
+			t.Errorf("%s: %d results", name, len(r.results()))
+		}
+	}
+}
