@@ -16,6 +16,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"steno/functions/attachments"
 	"steno/functions/internal/funchost"
 	"steno/shared/conversation"
@@ -504,5 +506,34 @@ func TestAPromiseThatNobodyKeepsIsVoidInTheLog(t *testing.T) {
 		if len(r.results()) != 1 {
 			t.Errorf("%s: %d results", name, len(r.results()))
 		}
+	}
+}
+
+func TestRunsThatMeetMakeOneFile(t *testing.T) {
+	r := newRig(t)
+	want := noise(2500)
+	r.shelve(want)
+	r.say("1", "1", "", link)
+	body := r.queue.take()[0]
+	var group errgroup.Group
+	for range 6 {
+		group.Go(func() error { return r.process(&mortality{}).Handle(t.Context(), body) })
+	}
+	r.must(group.Wait())
+	for range attachments.MaxAttempts { // those that met are put back
+		r.handle()
+	}
+	if _, got := r.file(r.only()); !bytes.Equal(got, want) {
+		t.Error("the file is another")
+	}
+	whole := 0
+	for _, o := range r.parts() {
+		r.open(o.Name)
+		if o.File.Whole != "" {
+			whole++
+		}
+	}
+	if whole != 1 || len(r.parts()) != 3 {
+		t.Errorf("%d objects, %d of them last parts", len(r.parts()), whole)
 	}
 }
