@@ -102,24 +102,35 @@ func TestEachRowOfAFileThatWasDroppedOrAlteredIsNamed(t *testing.T) {
 	inFile := func(do func(f *conversation.PartOf)) func(o *conversation.Object) bool {
 		return func(o *conversation.Object) bool { f := *o.File; do(&f); o.File = &f; return true }
 	}
+	inRow := func(do func(a *conversation.Attachment)) func([]conversation.Attachment) []conversation.Attachment {
+		return func(list []conversation.Attachment) []conversation.Attachment { do(&list[0]); return list }
+	}
+	stays := func(*conversation.Object) bool { return true }
 	for what, c := range map[string]struct {
 		change func(o *conversation.Object) (stays bool)
+		files  func([]conversation.Attachment) []conversation.Attachment
 		want   string
 	}{
-		"intact":               {func(*conversation.Object) bool { return true }, ""},
-		"a part dropped":       {func(*conversation.Object) bool { return false }, "catalog-dropped"},
-		"another attachment":   {inFile(func(f *conversation.PartOf) { f.Attachment = "x" }), "catalog-altered"},
-		"another number":       {inFile(func(f *conversation.PartOf) { f.Part++ }), "catalog-altered"},
-		"another size":         {inFile(func(f *conversation.PartOf) { f.Size++ }), "catalog-altered"},
-		"another whole":        {inFile(func(f *conversation.PartOf) { f.Whole = "00" }), "catalog-altered"},
-		"a batch in its stead": {func(o *conversation.Object) bool { o.File = nil; return true }, "catalog-altered"},
-		"another custodian":    {func(o *conversation.Object) bool { o.Custodian = "x"; return true }, "catalog-altered"},
+		"intact":               {stays, nil, ""},
+		"a part dropped":       {func(*conversation.Object) bool { return false }, nil, "catalog-dropped"},
+		"another attachment":   {inFile(func(f *conversation.PartOf) { f.Attachment = "x" }), nil, "catalog-altered"},
+		"another number":       {inFile(func(f *conversation.PartOf) { f.Part++ }), nil, "catalog-altered"},
+		"another size":         {inFile(func(f *conversation.PartOf) { f.Size++ }), nil, "catalog-altered"},
+		"another whole":        {inFile(func(f *conversation.PartOf) { f.Whole = "00" }), nil, "catalog-altered"},
+		"a batch in its stead": {func(o *conversation.Object) bool { o.File = nil; return true }, nil, "catalog-altered"},
+		"another custodian":    {func(o *conversation.Object) bool { o.Custodian = "x"; return true }, nil, "catalog-altered"},
+		"a result dropped":     {stays, func([]conversation.Attachment) []conversation.Attachment { return nil }, "catalog-dropped"},
+		"a gap in its stead":   {stays, inRow(func(a *conversation.Attachment) { a.State = conversation.AttachmentGap }), "catalog-dropped"},
+		"another digest":       {stays, inRow(func(a *conversation.Attachment) { a.SHA256 = "00" }), "catalog-altered"},
+		"another file's id":    {stays, inRow(func(a *conversation.Attachment) { a.ID = "x" }), "catalog-altered"},
+		"another message's":    {stays, inRow(func(a *conversation.Attachment) { a.Message = "2" }), "catalog-altered"},
+		"a kinder rule":        {stays, inRow(func(a *conversation.Attachment) { a.Rule = conversation.RuleAtSending }), "catalog-altered"},
 	} {
 		r := newRig(t, fixity.Config{})
 		batch := r.claimed("19:first@thread.v2", true, asIs)
 		parts := r.attached(batch, "https://contoso.sharepoint.com/x.pdf")
 		r.event(custody.Event{Action: custody.Sealed, Item: batch.Unit, Objects: append(parts, batch)})
-		with := tampered{Catalog: &r.catalog, slice: func(s *conversation.Slice) {
+		with := tampered{Catalog: &r.catalog, files: c.files, slice: func(s *conversation.Slice) {
 			s.Objects = slices.Clone(s.Objects)
 			for i := range s.Objects {
 				if s.Objects[i].Name == parts[2].Object && !c.change(&s.Objects[i]) {

@@ -1,7 +1,6 @@
 package fixity
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -174,6 +173,9 @@ func (r *run) compareChat(ctx context.Context, id conversation.ID, stored []evid
 	if !sameFacts(slice, batches) {
 		return r.alarm(ctx, string(id), "", reasonAltered)
 	}
+	if err := r.compareRegister(ctx, id, batches); err != nil {
+		return err
+	}
 	return r.compareListings(ctx, slice.Conversation, stored)
 }
 
@@ -184,20 +186,6 @@ type batch struct {
 	versions []conversation.Version
 	file     *conversation.FileHeader
 	size     int64 // of the part's bytes of the file
-}
-
-// listedAs reports whether the catalog says the same of an object. The bytes of a part of a
-// file are not read for it: their digest is the round's.
-func (b batch) listedAs(o conversation.Object) bool {
-	if b.file == nil || o.File == nil {
-		return b.file == nil && o.File == nil && slices.Equal(o.Versions, b.versions) && o.Custodian == b.header.Custodian && cmp.Or(o.Lane, conversation.LaneExport) == b.header.Lane
-	}
-	whole := ""
-	if b.file.Whole != nil {
-		whole = b.file.Whole.SHA256
-	}
-	p := *o.File
-	return len(o.Versions) == 0 && o.Custodian == b.file.Custodian && p.Attachment == b.file.Attachment && p.Part == b.file.Part && p.Size == b.size && p.Whole == whole
 }
 
 func (r *run) batch(ctx context.Context, unit, object string) (batch, error) {
@@ -233,15 +221,6 @@ func (r *run) batch(ctx context.Context, unit, object string) (batch, error) {
 		b.versions = append(b.versions, conversation.Version{VersionKey: msg.VersionKey, Sent: msg.Sent, SHA256: sha256.Sum256(m)})
 	}
 	return b, nil
-}
-
-// startsAsFile reports whether an object is the part of a file.
-func startsAsFile(o *evidence.Object) (bool, error) {
-	head := make([]byte, min(o.Size(), 64))
-	if _, err := o.ReadAt(head, 0); err != nil {
-		return false, err
-	}
-	return conversation.IsFilePart(head), nil
 }
 
 // sameFacts makes the facts of a conversation again from its batches, in the order of their
