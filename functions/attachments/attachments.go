@@ -44,7 +44,6 @@ const (
 
 // Source is where the bytes are; msgraph.Files.
 type Source interface {
-	SharedLink(link string) (token string, err error)
 	HostedLink(link string) ([]string, error)
 	Item(ctx context.Context, link string) (msgraph.Item, error)
 	Versions(ctx context.Context, i msgraph.Item) ([]msgraph.Version, error)

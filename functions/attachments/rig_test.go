@@ -68,8 +68,6 @@ var addresses = func() *msgraph.Files {
 	return f
 }()
 
-func (s *shelf) SharedLink(l string) (string, error) { return addresses.SharedLink(l) }
-
 func (s *shelf) HostedLink(l string) ([]string, error) { return addresses.HostedLink(l) }
 
 func (s *shelf) Item(_ context.Context, l string) (msgraph.Item, error) {

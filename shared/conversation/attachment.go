@@ -55,15 +55,6 @@ const (
 	KindOther   AttachmentKind = "other"   // what this build does not know
 )
 
-// Known reports whether the kind is one of these.
-func (k AttachmentKind) Known() bool {
-	switch k {
-	case KindCard, KindQuote, KindMeeting, KindOther:
-		return true
-	}
-	return k.Elsewhere()
-}
-
 // Elsewhere reports whether the bytes lie elsewhere than in the message.
 func (k AttachmentKind) Elsewhere() bool {
 	switch k {
