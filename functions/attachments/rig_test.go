@@ -209,10 +209,16 @@ func (r *rig) say(id, etag, body string, attached ...string) {
 		}
 		raw = fmt.Appendf(raw, `{"id":"x","contentType":"reference","contentUrl":%q,"name":"term sheet.pdf"}`, a)
 	}
-	in := intake.New(intake.Config{System: "chatexport", Tenant: tenant, Files: r.queue, FileMode: intake.FilesAll}, r.roster, r.catalog, r.store, custody.Log{Trail: r.trail}, slog.New(slog.DiscardHandler))
+	r.must(r.keep(intake.FilesAll, r.queue, append(raw, "]}"...)))
+}
+
+// keep puts a message into the archive of a tenant that has files fetched by a mode.
+func (r *rig) keep(mode intake.FileMode, files intake.Queue, raw []byte) error {
+	r.t.Helper()
+	in := intake.New(intake.Config{System: "chatexport", Tenant: tenant, Files: files, FileMode: mode}, r.roster, r.catalog, r.store, custody.Log{Trail: r.trail}, slog.New(slog.DiscardHandler))
 	w := conversation.Window{Tenant: tenant, Custodian: alice, From: sent.Add(-time.Hour), To: sent.Add(time.Hour), Pass: 1}
-	_, err := in.Keep(r.t.Context(), intake.Delivery{Window: w, Lane: conversation.LaneExport, Pages: []intake.Page{{Items: [][]byte{append(raw, "]}"...)}, FetchedAt: sent}}})
-	r.must(err)
+	_, err := in.Keep(r.t.Context(), intake.Delivery{Window: w, Lane: conversation.LaneExport, Pages: []intake.Page{{Items: [][]byte{raw}, FetchedAt: sent}}})
+	return err
 }
 
 // process is a process that dies as m says.
