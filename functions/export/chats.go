@@ -203,9 +203,12 @@ func transcriptOf(facts conversation.Conversation, versions []version, files []a
 	}
 	for _, f := range files {
 		s := shownFile{Name: visible(cmp.Or(f.Name, string(f.Kind))), State: "message " + visible(string(f.Message))}
-		if f.Path != "" {
+		switch {
+		case f.Path != "":
 			s.Link = strings.TrimPrefix(f.Path, path.Dir(path.Dir(f.Path))+"/")
-		} else {
+		case len(f.EvidenceParts) > 0:
+			s.State += ", in parts; see files.json"
+		default:
 			s.State += ", not in the archive: " + string(f.Reason)
 		}
 		c.Files = append(c.Files, s)

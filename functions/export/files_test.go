@@ -106,6 +106,41 @@ func TestAPackageHoldsTheFilesOfAChatAndProvesThem(t *testing.T) {
 	}
 }
 
+func TestAFileThatIsTooLargeToStandThereTwiceIsInItsParts(t *testing.T) {
+	r := newRig(t)
+	r.largestCopy = 4799
+	id, content := r.chatWithFiles() // one of 4,800 bytes
+	r.sequence()
+	_, b := r.built(r.order(policy.ExportOrder{}, id))
+	dir := unpack(t, b)
+	if verdict, code := verify(t, dir, r.fingerprint()); code != 0 {
+		t.Fatalf("%d %s", code, verdict)
+	}
+	list, err := os.ReadFile(filepath.Join(dir, "chat", "000000", "files.json"))
+	r.must(err)
+	var files []struct {
+		Name, Path    string
+		EvidenceParts []string
+	}
+	r.must(json.Unmarshal(list, &files))
+	for _, f := range files {
+		if f.Name != "term sheet.pdf" {
+			continue
+		}
+		var got []byte
+		for _, path := range f.EvidenceParts {
+			part, err := os.ReadFile(filepath.Join(dir, path))
+			r.must(err)
+			_, part, _ = bytes.Cut(part, []byte("\n"))
+			_, part, _ = bytes.Cut(part, []byte("\n"))
+			got = append(got, part...)
+		}
+		if f.Path != "" || len(f.EvidenceParts) != 5 || !bytes.Equal(got, content) {
+			t.Errorf("%+v: %d bytes", f, len(got))
+		}
+	}
+}
+
 // A promise that nobody has kept holds a package up, as that of a batch does: what is void by
 // the trail is not missed.
 func TestAFileOnItsWayHoldsAPackageUp(t *testing.T) {
