@@ -11,18 +11,21 @@ import (
 	"strings"
 	"time"
 
+	"steno/functions/attachments"
 	"steno/functions/export"
 	"steno/functions/exportplan"
 	"steno/functions/finalize"
 	"steno/functions/fixity"
 	"steno/functions/groupsync"
 	"steno/functions/internal/funchost"
+	"steno/functions/internal/intake"
 	"steno/functions/lookback"
 	"steno/functions/reconcile"
 	"steno/functions/retention"
 	"steno/functions/sequencer"
 	"steno/functions/subscriptions"
 	"steno/shared/config"
+	"steno/shared/conversation"
 	"steno/shared/coverage"
 	"steno/shared/evidence"
 	"steno/shared/msgraph"
@@ -39,6 +42,7 @@ const (
 	queueCallLegs   = "call-legs"
 	queueExports    = "exports"
 	queueNotified   = "notifications"
+	queueFiles      = "attachments"
 	queueParked     = "parked"
 )
 
@@ -65,6 +69,9 @@ type settings struct {
 	legs       finalize.Config
 	fixity     fixity.Config
 	retryWait  time.Duration
+	fileMode   intake.FileMode // which attachments are fetched
+	files      attachments.Config
+	fileHosts  []string
 	keep       retention.Config
 	lockDates  bool // dates of evidence are locked
 
@@ -147,6 +154,8 @@ func readSettings(environ []string) (settings, *config.Reader, error) {
 	s.claimLease = r.Duration("STENO_CLAIM_LEASE", 0, time.Second, 24*time.Hour)
 
 	s.retryWait = r.Duration("STENO_EXPORT_RETRY_WAIT", 0, time.Millisecond, time.Hour)
+
+	readFiles(r, &s)
 
 	s.blobURL = r.URL("STENO_BLOB_URL")
 	s.tableURL = r.URL("STENO_TABLE_URL")
@@ -247,6 +256,7 @@ func readCoverage(r *config.Reader, s *settings) {
 	s.statements = r.Optional("STENO_COVERAGE_CONTAINER", "coverage")
 	s.coverage = reconcile.CoverageConfig{
 		Tenant: s.tenant, History: s.plan.History, Groups: s.roleGroups,
+		Files:   s.fileMode != intake.FilesOff,
 		Calls:   r.Bool("STENO_CALL_RECORDS"),
 		After:   r.Durations("STENO_COVERAGE_AFTER", reconcile.DefaultAfter),
 		Interim: r.Duration("STENO_COVERAGE_INTERIM", 0, 0, 24*time.Hour),
@@ -287,6 +297,29 @@ func addresses(s string) (out []string, err error) {
 		out = append(out, got.Address)
 	}
 	return out, nil
+}
+
+// readFiles reads which attachments are fetched, and from where.
+func readFiles(r *config.Reader, s *settings) {
+	switch s.fileMode = intake.FileMode(r.Optional("STENO_ATTACHMENTS", string(intake.FilesOff))); s.fileMode {
+	case intake.FilesOff, intake.FilesHosted, intake.FilesAll:
+	default:
+		r.Fault("STENO_ATTACHMENTS", errors.New("want off, hosted or all"))
+	}
+	s.files = attachments.Config{
+		Tenant:    s.tenant,
+		Largest:   int64(r.Number("STENO_ATTACHMENT_LARGEST", conversation.MaxFile, 1<<20, conversation.MaxFile)),
+		RetryWait: r.Duration("STENO_ATTACHMENT_RETRY_WAIT", attachments.DefaultRetryWait, time.Millisecond, time.Hour),
+	}
+	for h := range strings.SplitSeq(r.Optional("STENO_ATTACHMENT_HOSTS", strings.Join(msgraph.DefaultFileHosts, ",")), ",") {
+		if h = strings.TrimSpace(h); h == "" {
+			continue
+		}
+		if err := msgraph.CheckFileHost(h); err != nil {
+			r.Fault("STENO_ATTACHMENT_HOSTS", err)
+		}
+		s.fileHosts = append(s.fileHosts, h)
+	}
 }
 
 // readCustody reads where the custody log lies, who signs it and who witnesses it.

@@ -45,6 +45,7 @@ type laneStores struct {
 	evidence *evidence.Store
 	trail    custody.Log
 	parked   *azure.Queue
+	files    *azure.Queue // to fetch attachments
 }
 
 // earlyLane connects what subscribes, what listens and what files.
@@ -69,7 +70,7 @@ func earlyLane(s settings, cred azcore.TokenCredential, tables *aztables.Service
 	if err != nil {
 		return l, err
 	}
-	in := intake.New(intake.Config{System: "notified", History: s.plan.History, ClaimLease: s.claimLease, Policies: s.keep.Policies},
+	in := intake.New(intake.Config{System: "notified", History: s.plan.History, ClaimLease: s.claimLease, Policies: s.keep.Policies, Tenant: s.tenant, Files: shared.files, FileMode: s.fileMode},
 		shared.roster, shared.catalog, shared.evidence, shared.trail, log)
 	l.drain = notified.New(notified.Config{Tenant: s.tenant, On: s.notify.URL != ""}, notified.Stores{
 		Roster: shared.roster, Register: register, Catalog: shared.catalog, Intake: in, Keys: ring,

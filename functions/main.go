@@ -22,6 +22,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azkeys"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
 
+	"steno/functions/attachments"
 	"steno/functions/chatexport"
 	"steno/functions/export"
 	"steno/functions/exportplan"
@@ -29,6 +30,7 @@ import (
 	"steno/functions/fixity"
 	"steno/functions/groupsync"
 	"steno/functions/internal/funchost"
+	"steno/functions/internal/intake"
 	"steno/functions/lookback"
 	"steno/functions/portal"
 	"steno/functions/reconcile"
@@ -124,14 +126,19 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 	windows := azure.NewQueue(queues, queueChatExport)
 	callLegs := azure.NewQueue(queues, queueCallLegs)
 	exports := azure.NewQueue(queues, queueExports)
+	files := azure.NewQueue(queues, queueFiles)
 	parked := azure.NewQueue(queues, queueParked)
 
 	jobs, failures := azure.NewLookbacks(s.tenant, tables), azure.NewFailures(s.tenant, tables)
 	sync := groupsync.New(groupsync.Config{Tenant: s.tenant, Groups: s.roleGroups, MaxDrop: s.maxDrop, Teams: s.teamRules, NoGroup: directory.ErrNoGroup, Newcomers: s.newcomers}, people, graph, roster, jobs, trail, log)
 	plan := exportplan.New(s.plan, roster, catalog, failures, windows, trail, log)
-	chats := chatexport.New(chatexport.Config{Tenant: s.tenant, History: s.plan.History, ClaimLease: s.claimLease, RetryWait: s.retryWait, Policies: s.keep.Policies},
+	chats := chatexport.New(chatexport.Config{Tenant: s.tenant, History: s.plan.History, ClaimLease: s.claimLease, RetryWait: s.retryWait, Policies: s.keep.Policies, Files: files, FileMode: s.fileMode},
 		graph, roster, catalog, store, chatexport.Registers{Lookbacks: jobs, Failures: failures}, trail, windows, log)
 	past := lookback.New(s.lookbacks, lookback.Stores{Jobs: jobs, Roster: roster, Catalog: catalog, Failures: failures, Trail: trail}, people, windows, log)
+	fetch, err := fetching(s, cred, tables, attached{catalog, roster, store, trail, files}, log)
+	if err != nil {
+		return err
+	}
 	s.legs.Roster = roster
 	seal := finalize.New(s.legs, store, catalog, graph, trail, callLegs, log)
 	tiles, err := custodyTiles(s, cred, opts)
@@ -159,14 +166,14 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 		Matters: matters, Approvals: approvals, Dispositions: dispositions, Exports: orders, Packages: packageKeeper,
 	}, log)
 	hand := export.New(export.Config{Tenant: s.tenant, Maker: maker(), RetryWait: s.packageWait}, export.Stores{
-		Orders: orders, Approvals: approvals, Roster: roster, Catalog: catalog, Calls: catalog, Evidence: store, Packages: packages,
+		Orders: orders, Approvals: approvals, Roster: roster, Catalog: catalog, Calls: catalog, Attachments: catalog, Evidence: store, Packages: packages,
 		Trail: trail, Tiles: tiles, Signer: signer, Queue: exports,
 	}, log)
 	audit, err := auditing(s, cred, opts, reconcile.AuditStores{Trail: trail, Keys: azure.NewKeys(tables)}, vault.Host, log)
 	if err != nil {
 		return err
 	}
-	stated, err := stating(s, cred, opts, tables, graph, reconcile.CoverageStores{Roster: roster, Catalog: catalog, Recorded: catalog, Failures: failures, Trail: trail, Signer: signer}, log)
+	stated, err := stating(s, cred, opts, tables, graph, reconcile.CoverageStores{Roster: roster, Catalog: catalog, Recorded: catalog, Failures: failures, Files: catalog, Trail: trail, Signer: signer}, log)
 	if err != nil {
 		return err
 	}
@@ -178,11 +185,11 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	early, err := earlyLane(s, cred, tables, keys, vault.Host, opts, queues, laneStores{people, roster, catalog, store, trail, parked}, log)
+	early, err := earlyLane(s, cred, tables, keys, vault.Host, opts, queues, laneStores{people, roster, catalog, store, trail, parked, files}, log)
 	if err != nil {
 		return err
 	}
-	web, err := portal.New(portalConfig(s), portal.Stores{Catalog: catalog, Calls: catalog, Roster: roster, Matters: matters, Requests: approvals, Exports: orders, Packages: packages, Queue: exports, Events: dispositions, Evidence: store, Trail: trail, Statements: signed, Records: azure.NewCallRecords(s.tenant, tables)}, log)
+	web, err := portal.New(portalConfig(s), portal.Stores{Catalog: catalog, Calls: catalog, Attached: catalog, Roster: roster, Matters: matters, Requests: approvals, Exports: orders, Packages: packages, Queue: exports, Events: dispositions, Evidence: store, Trail: trail, Statements: signed, Records: azure.NewCallRecords(s.tenant, tables)}, log)
 	if err != nil {
 		return err
 	}
@@ -193,13 +200,13 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	register(mux, functions{sync: sync, plan: plan, export: chats, past: past, seal: seal, order: order, keep: keep, hand: hand, reread: reread, audit: audit, stated: stated, listen: early.listen, hook: early.hook, early: early.drain, web: web})
+	register(mux, functions{sync: sync, plan: plan, export: chats, past: past, fetch: fetch, seal: seal, order: order, keep: keep, hand: hand, reread: reread, audit: audit, stated: stated, listen: early.listen, hook: early.hook, early: early.drain, web: web})
 	l, err := funchost.Listen(ctx, s.port)
 	if err != nil {
 		return err
 	}
 	log.Info("handler ready", slog.Any("functions", mux.Names()))
-	return errors.Join(mux.Serve(ctx, l), early.close(context.WithoutCancel(ctx)), windows.Close(context.WithoutCancel(ctx)), callLegs.Close(context.WithoutCancel(ctx)), exports.Close(context.WithoutCancel(ctx)), parked.Close(context.WithoutCancel(ctx)))
+	return errors.Join(mux.Serve(ctx, l), early.close(context.WithoutCancel(ctx)), windows.Close(context.WithoutCancel(ctx)), callLegs.Close(context.WithoutCancel(ctx)), exports.Close(context.WithoutCancel(ctx)), files.Close(context.WithoutCancel(ctx)), parked.Close(context.WithoutCancel(ctx)))
 }
 
 func evidenceStore(s settings, cred azcore.TokenCredential, tables *aztables.ServiceClient, keys *azkeys.Client, vaultHost string, opts azcore.ClientOptions) (*evidence.Store, error) {
@@ -212,6 +219,39 @@ func evidenceStore(s settings, cred azcore.TokenCredential, tables *aztables.Ser
 		Vault: azure.NewVault(keys, s.vaultKey), VaultHosts: []string{vaultHost}, Recovery: s.recovery,
 	})
 }
+
+// attached is what fetching attachments works with.
+type attached struct {
+	catalog *azure.Catalog
+	roster  *azure.Roster
+	store   *evidence.Store
+	trail   custody.Log
+	queue   *azure.Queue
+}
+
+// fetching is the function that fetches attachments. Its requests are apart from those of the
+// exports: Graph counts content apart, and files must not hold up messages.
+func fetching(s settings, cred azcore.TokenCredential, tables *aztables.ServiceClient, a attached, log *slog.Logger) (*attachments.Fetcher, error) {
+	budget, err := azure.NewFileBudget(s.tenant, tables, fileRate, fileRate)
+	if err != nil {
+		return nil, err
+	}
+	graph, err := msgraph.New(msgraph.Config{BaseURL: s.graphURL, Credential: cred, Budget: budget, Log: log, Private: s.graphPrivate})
+	if err != nil {
+		return nil, err
+	}
+	source, err := msgraph.NewFiles(graph, msgraph.FilesConfig{Hosts: s.fileHosts, Private: s.graphPrivate})
+	if err != nil {
+		return nil, err
+	}
+	keeper := intake.New(intake.Config{System: "attachments", Tenant: s.tenant, History: s.plan.History, ClaimLease: s.claimLease, Policies: s.keep.Policies},
+		a.roster, a.catalog, a.store, a.trail, log)
+	return attachments.New(s.files, source, keeper, a.catalog, azure.NewChatTurns(s.tenant, tables), a.trail, a.queue, log), nil
+}
+
+// fileRate is how many requests a second go out for attachments: Graph serves 60 for
+// hosted content.
+const fileRate = 50
 
 // keepers hold, keep and dispose what evidenceStore and exportStore store.
 func keepers(s settings, cred azcore.TokenCredential, tables *aztables.ServiceClient, opts azcore.ClientOptions) (kept, packages evidence.Keeper, err error) {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"steno/functions/attachments"
 	"steno/functions/chatexport"
 	"steno/functions/export"
 	"steno/functions/exportplan"
@@ -33,6 +34,7 @@ type functions struct {
 	plan   *exportplan.Plan
 	export *chatexport.Exporter
 	past   *lookback.Lookback
+	fetch  *attachments.Fetcher
 	seal   *finalize.Finalizer
 	order  *sequencer.Sequencer
 	hand   *export.Exporter
@@ -61,6 +63,7 @@ func register(mux *funchost.Mux, f functions) {
 	mux.Timer("notified", func(ctx context.Context, _ funchost.TimerInfo) error { return f.early.Run(ctx) })
 	mux.Queue("chatexport", "window", func(ctx context.Context, m funchost.Message) error { return f.export.Handle(ctx, m.Body) })
 	mux.Queue("lookback", "job", func(ctx context.Context, m funchost.Message) error { return f.past.Handle(ctx, m.Body) })
+	mux.Queue("attachments", "file", func(ctx context.Context, m funchost.Message) error { return f.fetch.Handle(ctx, m.Body) })
 	mux.Queue("finalize", "leg", func(ctx context.Context, m funchost.Message) error { return f.seal.Handle(ctx, m.Body) })
 	mux.Queue("export", "order", func(ctx context.Context, m funchost.Message) error { return f.hand.Handle(ctx, m.Body) })
 	mux.HTTP("notifications", funchost.Route{Pattern: "notifications/{*kind}", MaxBody: notification.MaxDelivery, Timeout: notifications.Timeout}, f.hook)

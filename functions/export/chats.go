@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -134,7 +135,7 @@ func visible(s string) string {
 }
 
 // writeChat writes a chat for programs and for people.
-func writeChat(a *archive, n int, facts conversation.Conversation, batches [][]byte, sources []string) error {
+func writeChat(a *archive, n int, facts conversation.Conversation, batches [][]byte, sources []string, files []attachedFile) error {
 	versions, err := versionsOf(batches)
 	if err != nil {
 		return err
@@ -161,7 +162,7 @@ func writeChat(a *archive, n int, facts conversation.Conversation, batches [][]b
 		return err
 	}
 	err = a.derive(fmt.Sprintf("chat/%06d/transcript.html", n), "transcript", sources, func(w io.Writer) error {
-		return transcript.Execute(w, transcriptOf(facts, versions))
+		return transcript.Execute(w, transcriptOf(facts, versions, files))
 	})
 	if err != nil {
 		return err
@@ -180,9 +181,13 @@ type shownMessage struct {
 type shownChat struct {
 	Title, ID, Day string
 	Messages       []shownMessage
+	Files          []shownFile
 }
 
-func transcriptOf(facts conversation.Conversation, versions []version) shownChat {
+// shownFile is an attachment: where it lies in the package, or why it does not.
+type shownFile struct{ Name, Link, State string }
+
+func transcriptOf(facts conversation.Conversation, versions []version, files []attachedFile) shownChat {
 	c := shownChat{Title: titleOf(facts), ID: string(facts.ID), Day: facts.ID.Day().Format(time.DateOnly)}
 	for i, v := range versions {
 		s := shown(v)
@@ -195,6 +200,18 @@ func transcriptOf(facts conversation.Conversation, versions []version) shownChat
 			continue
 		}
 		c.Messages = append(c.Messages, s)
+	}
+	for _, f := range files {
+		s := shownFile{Name: visible(cmp.Or(f.Name, string(f.Kind))), State: "message " + visible(string(f.Message))}
+		switch {
+		case f.Path != "":
+			s.Link = strings.TrimPrefix(f.Path, path.Dir(path.Dir(f.Path))+"/")
+		case len(f.EvidenceParts) > 0:
+			s.State += ", in parts; see files.json"
+		default:
+			s.State += ", not in the archive: " + string(f.Reason)
+		}
+		c.Files = append(c.Files, s)
 	}
 	return c
 }
@@ -240,5 +257,6 @@ li{margin:.6rem 0}.m{border:1px solid #ddd;border-radius:6px;padding:.6rem 1rem;
 
 var transcript = template.Must(template.New("transcript").Parse(pageHead + `<h1>{{.Title}}</h1>
 <p class="s">{{.Day}}, conversation {{.ID}}. Made from the originals in this package; where they differ, the originals count.</p>
-{{range .Messages}}<div class="m">{{template "one" .}}{{range .Earlier}}<div class="e">{{template "one" .}}</div>{{end}}</div>{{else}}<p>No messages.</p>{{end}}</body></html>
+{{range .Messages}}<div class="m">{{template "one" .}}{{range .Earlier}}<div class="e">{{template "one" .}}</div>{{end}}</div>{{else}}<p>No messages.</p>{{end}}
+{{if .Files}}<h2>Files</h2><ul>{{range .Files}}<li>{{if .Link}}<a href="{{.Link}}" download>{{.Name}}</a>{{else}}{{.Name}}{{end}} <span class="s">{{.State}}</span></li>{{end}}</ul>{{end}}</body></html>
 {{define "one"}}<strong>{{.Author}}</strong> <span class="s">{{.Sent}}{{if .State}}, {{.State}}{{end}}</span>{{if .Subject}}<div><strong>{{.Subject}}</strong></div>{{end}}<pre>{{.Text}}</pre>{{range .Attachments}}<div class="s">Attachment: {{.}}</div>{{end}}{{end}}`))

@@ -96,6 +96,7 @@ func (e *Exporter) writeItem(ctx context.Context, a *archive, o policy.ExportOrd
 	var lines []string
 	var sources []string
 	var batches [][]byte
+	var files attached
 	for ui := range it.units {
 		u := &it.units[ui]
 		r := &reader{e: e, order: o, unit: u.name}
@@ -115,13 +116,21 @@ func (e *Exporter) writeItem(ctx context.Context, a *archive, o policy.ExportOrd
 			if err := a.put(path, plain); err != nil {
 				return nil, err
 			}
-			sources = append(sources, path)
+			if !obj.file {
+				sources = append(sources, path)
+			}
 			if obj.bound {
 				commit := evidence.Commitment(blind, sha256.Sum256(plain))
 				if !p.commits[u.name+"/"+obj.name][hex.EncodeToString(commit[:])] {
 					return nil, fmt.Errorf("object %s of %s is not what the custody log binds: %w", obj.name, u.name, custody.ErrProof)
 				}
 				lines = append(lines, fmt.Sprintf("%x %x %s\n", commit[:], blind[:], path))
+			}
+			if obj.file {
+				if err := files.add(obj.name, path, plain); err != nil {
+					return nil, err
+				}
+				continue
 			}
 			if u.leg == nil {
 				batches = append(batches, plain)
@@ -137,7 +146,11 @@ func (e *Exporter) writeItem(ctx context.Context, a *archive, o policy.ExportOrd
 		}
 	}
 	if it.facts.Call == nil {
-		if err := writeChat(a, n, it.facts, batches, sources); err != nil {
+		list, err := e.writeFiles(ctx, a, o, n, *it, &files)
+		if err != nil {
+			return nil, err
+		}
+		if err := writeChat(a, n, it.facts, batches, sources, list); err != nil {
 			return nil, err
 		}
 	}

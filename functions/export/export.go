@@ -39,6 +39,9 @@ const (
 	MaxAttempts = 20
 	// DefaultRetryWait is how long it waits each time.
 	DefaultRetryWait = 5 * time.Minute
+	// DefaultLargestCopy is the largest file that stands in a package twice, as the parts that
+	// are proven and put together for people. A package has room for ten of them.
+	DefaultLargestCopy = 1 << 30
 )
 
 // Signer signs with the key that signs the log's checkpoints.
@@ -65,25 +68,27 @@ type Queue interface {
 
 // Config is what an exporter needs to know.
 type Config struct {
-	Tenant    teams.TenantID
-	Maker     string           // the program and its version
-	RetryWait time.Duration    // DefaultRetryWait if 0
-	Now       func() time.Time // time.Now if nil
+	Tenant      teams.TenantID
+	Maker       string           // the program and its version
+	RetryWait   time.Duration    // DefaultRetryWait if 0
+	LargestCopy int64            // DefaultLargestCopy if 0: the largest file that is put together beside its parts
+	Now         func() time.Time // time.Now if nil
 }
 
 // Stores is what an exporter works with.
 type Stores struct {
-	Orders    policy.Exports
-	Approvals policy.Approvals
-	Roster    policy.Roster
-	Catalog   conversation.Catalog
-	Calls     conversation.Calls
-	Evidence  Evidence
-	Packages  Packages
-	Trail     custody.Log
-	Tiles     custody.Tiles
-	Signer    Signer
-	Queue     Queue
+	Orders      policy.Exports
+	Approvals   policy.Approvals
+	Roster      policy.Roster
+	Catalog     conversation.Catalog
+	Calls       conversation.Calls
+	Attachments conversation.Attachments
+	Evidence    Evidence
+	Packages    Packages
+	Trail       custody.Log
+	Tiles       custody.Tiles
+	Signer      Signer
+	Queue       Queue
 }
 
 // Exporter builds packages. It is safe for concurrent use.
@@ -100,6 +105,9 @@ func New(c Config, s Stores, log *slog.Logger) *Exporter {
 	}
 	if c.RetryWait == 0 {
 		c.RetryWait = DefaultRetryWait
+	}
+	if c.LargestCopy == 0 {
+		c.LargestCopy = DefaultLargestCopy
 	}
 	return &Exporter{c, s, log}
 }

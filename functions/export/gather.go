@@ -17,7 +17,7 @@ type item struct {
 	units []unit
 }
 
-// unit is what is proven as one: the batches of a chat, or the manifest of a leg.
+// unit is what is proven as one: the batches and files of a chat, or the manifest of a leg.
 type unit struct {
 	name    string
 	objects []object // in the order of their numbers
@@ -31,13 +31,17 @@ type object struct {
 	name  string
 	since time.Time // it was not stored before
 	bound bool      // a record of the package binds it
+	file  bool      // it is the part of a file
 }
 
 // path is where the object's plain bytes stand in the package.
 func (o object) path(u unit) string {
 	kind := "batch"
-	if u.leg != nil {
+	switch {
+	case u.leg != nil:
 		kind = "manifest"
+	case o.file:
+		kind = "file"
 	}
 	return fmt.Sprintf("evidence/%s/%06d-%s.%s", u.name, o.seq, o.name, kind)
 }
@@ -77,7 +81,7 @@ func chat(s conversation.Slice) (item, error) {
 	}
 	u := unit{name: string(s.Conversation.ID), total: s.Conversation.Objects}
 	for _, o := range s.Objects {
-		u.objects = append(u.objects, object{seq: o.Seq, name: o.Name, since: o.ClaimedAt})
+		u.objects = append(u.objects, object{seq: o.Seq, name: o.Name, since: o.ClaimedAt, file: o.File != nil})
 	}
 	slices.SortFunc(u.objects, func(a, b object) int { return cmp.Compare(a.seq, b.seq) })
 	return item{facts: s.Conversation, units: []unit{u}}, nil

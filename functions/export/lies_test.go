@@ -216,6 +216,11 @@ func TestIntactPackagesOfEveryShapePassInEveryShell(t *testing.T) {
 			r.sequence()
 			return r.order(policy.ExportOrder{}, id)
 		},
+		"a chat with files": func(r *rig) policy.ExportOrder {
+			id, _ := r.chatWithFiles()
+			r.sequence()
+			return r.order(policy.ExportOrder{}, id)
+		},
 		"a call": func(r *rig) policy.ExportOrder {
 			id := r.call()
 			r.sequence()

@@ -98,6 +98,8 @@ type rig struct {
 	packages  *evidence.Store
 	now       time.Time
 	threads   int
+
+	largestCopy int64
 }
 
 var vault = sync.OnceValue(storetest.NewVault)
@@ -283,12 +285,13 @@ func (r *rig) exporter() *export.Exporter { return r.exporterWith(&r.trail) }
 
 // exporterWith is an exporter with another trail.
 func (r *rig) exporterWith(trail custody.Trail) *export.Exporter {
-	return export.New(export.Config{Tenant: tenant, Maker: "steno/test", Now: func() time.Time { return r.now }}, r.storesWith(trail), slog.New(slog.NewTextHandler(&r.logs, nil)))
+	return export.New(export.Config{Tenant: tenant, Maker: "steno/test", LargestCopy: r.largestCopy, Now: func() time.Time { return r.now }}, r.storesWith(trail), slog.New(slog.NewTextHandler(&r.logs, nil)))
 }
 
 func (r *rig) storesWith(trail custody.Trail) export.Stores {
 	return export.Stores{
-		Orders: &r.orders, Approvals: &r.approvals, Roster: &r.roster, Catalog: &r.catalog, Calls: &r.catalog, Evidence: r.store, Packages: r.packages,
+		Attachments: &r.catalog,
+		Orders:      &r.orders, Approvals: &r.approvals, Roster: &r.roster, Catalog: &r.catalog, Calls: &r.catalog, Evidence: r.store, Packages: r.packages,
 		Trail: custody.Log{Trail: trail, Now: func() time.Time { return r.now }}, Tiles: &r.tiles, Signer: r.signer, Queue: &r.queue,
 	}
 }

@@ -195,7 +195,7 @@ fi
 echo "5. $(wc -l <"$tmp/numbers") records are in the log"
 
 # 6. The evidence is what the records bind.
-grep -vE '^[0-9a-f]{64} [0-9a-f]{64} evidence/[0-9a-z-]{1,64}/[0-9]{6}-[0-9a-f]{32}\.(batch|manifest)$' proof/objects.txt >"$tmp/odd" && fail "6: proof/objects.txt has a line that is none"
+grep -vE '^[0-9a-f]{64} [0-9a-f]{64} evidence/[0-9a-z-]{1,64}/[0-9]{6}-[0-9a-f]{32}\.(batch|manifest|file)$' proof/objects.txt >"$tmp/odd" && fail "6: proof/objects.txt has a line that is none"
 cut -d' ' -f3 proof/objects.txt >"$tmp/opened"
 [ ! -s "$tmp/opened" ] || sort -c -u "$tmp/opened" 2>/dev/null || fail "6: proof/objects.txt is not in order, or opens an object twice"
 awk 'FILENAME == ARGV[1] { digest[substr($0, 67)] = substr($0, 1, 64); next }
@@ -216,7 +216,7 @@ awk 'FILENAME == ARGV[1] { if ($1 == "bound") seen[$2 " " $3 " " $4 " " $5] = 1;
 [ ! -s "$tmp/odd" ] || fail "6: no record binds $(cat "$tmp/odd")"
 grep -o '{"objects":[0-9]*,"unit":"[0-9a-z-]*","unproven":\[[^]]*\]}' package.json |
 	sed 's/^{"objects":\([0-9]*\),"unit":"\([^"]*\)","unproven":\[\(.*\)\]}$/\2 \1 \3/; s/[",]/ /g' >"$tmp/units"
-grep -E '^evidence/[0-9a-z-]{1,64}/[0-9]{6}-[0-9a-f]{32}\.(batch|manifest)$' "$tmp/listed" >"$tmp/objects"
+grep -E '^evidence/[0-9a-z-]{1,64}/[0-9]{6}-[0-9a-f]{32}\.(batch|manifest|file)$' "$tmp/listed" >"$tmp/objects"
 awk 'FILENAME == ARGV[1] { for (i = 3; i <= NF; i++) unproven[$1 " " $i] = 1; next }
 	FILENAME == ARGV[2] { opened[$0] = 1; next }
 	{ split($0, p, "/"); key = p[2] " " substr(p[3], 8, 32)

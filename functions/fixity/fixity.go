@@ -74,6 +74,7 @@ type Catalog interface {
 	ByTime(ctx context.Context, from, to time.Time, page conversation.PageRequest) (conversation.Page, error)
 	ByPerson(ctx context.Context, person teams.PersonID, from, to time.Time, page conversation.PageRequest) (conversation.Page, error)
 	Slice(ctx context.Context, id conversation.ID) (conversation.Slice, error)
+	Attachments(ctx context.Context, id conversation.ID) ([]conversation.Attachment, error)
 }
 
 // Calls is the register of calls.

@@ -1,7 +1,6 @@
 package fixity
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -159,7 +158,7 @@ func (r *run) compareChat(ctx context.Context, id conversation.ID, stored []evid
 		switch {
 		case at < 0:
 			reason = reasonDropped
-		case !slices.Equal(slice.Objects[at].Versions, b.versions) || slice.Objects[at].Custodian != b.header.Custodian || cmp.Or(slice.Objects[at].Lane, conversation.LaneExport) != b.header.Lane:
+		case !b.listedAs(slice.Objects[at]):
 			reason = reasonAltered
 		}
 		if reason != "" {
@@ -174,14 +173,19 @@ func (r *run) compareChat(ctx context.Context, id conversation.ID, stored []evid
 	if !sameFacts(slice, batches) {
 		return r.alarm(ctx, string(id), "", reasonAltered)
 	}
+	if err := r.compareRegister(ctx, id, batches); err != nil {
+		return err
+	}
 	return r.compareListings(ctx, slice.Conversation, stored)
 }
 
-// batch is what a stored batch says.
+// batch is what a stored batch says, or the part of a file.
 type batch struct {
 	header   conversation.BatchHeader
 	messages []conversation.Message
 	versions []conversation.Version
+	file     *conversation.FileHeader
+	size     int64 // of the part's bytes of the file
 }
 
 func (r *run) batch(ctx context.Context, unit, object string) (batch, error) {
@@ -189,6 +193,18 @@ func (r *run) batch(ctx context.Context, unit, object string) (batch, error) {
 	o, err := r.open(ctx, unit, object)
 	if err != nil {
 		return b, err
+	}
+	isFile, err := startsAsFile(o)
+	if err != nil {
+		return b, err
+	}
+	if isFile {
+		h, at, err := conversation.ReadFileHeader(o, o.Size())
+		if err != nil {
+			return b, fmt.Errorf("%w: %w", evidence.ErrFormat, err)
+		}
+		b.file, b.size = &h, o.Size()-at
+		return b, nil
 	}
 	plain, err := o.ReadAll(maxBatch)
 	if err != nil {
@@ -222,7 +238,9 @@ func sameFacts(s conversation.Slice, batches map[string]batch) bool {
 		if !ok {
 			return true // said already
 		}
-		want = want.With(b.header, b.messages)
+		if b.file == nil { // files change the number of objects alone
+			want = want.With(b.header, b.messages)
+		}
 	}
 	custodians := slices.Clone(want.Custodians)
 	for _, rc := range s.Receipts {

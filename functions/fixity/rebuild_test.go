@@ -21,6 +21,15 @@ type tampered struct {
 	call   func(c *conversation.Call)
 	time   func(p *conversation.Page)
 	person func(p *conversation.Page)
+	files  func(list []conversation.Attachment) []conversation.Attachment
+}
+
+func (c tampered) Attachments(ctx context.Context, id conversation.ID) ([]conversation.Attachment, error) {
+	list, err := c.Catalog.Attachments(ctx, id)
+	if c.files != nil {
+		list = c.files(list)
+	}
+	return list, err
 }
 
 func (c tampered) Slice(ctx context.Context, id conversation.ID) (conversation.Slice, error) {

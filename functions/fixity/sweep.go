@@ -195,14 +195,8 @@ func (r *run) bind(ctx context.Context, unit string, o conversation.Object) (cus
 	if err != nil {
 		return custody.Object{}, err
 	}
-	h, messages, err := conversation.DecodeBatch(plain)
-	if err != nil || string(h.Conversation) != unit || h.Tenant != r.c.Tenant || len(messages) != len(o.Versions) {
+	if !r.promisedBy(o, unit, plain) {
 		return custody.Object{}, errContent
-	}
-	for i, m := range messages {
-		if sha256.Sum256(m) != o.Versions[i].SHA256 {
-			return custody.Object{}, errContent
-		}
 	}
 	_, digest, err := r.s.Evidence.Digest(ctx, r.ref(unit, o.Name))
 	if err != nil {
@@ -210,4 +204,23 @@ func (r *run) bind(ctx context.Context, unit string, o conversation.Object) (cus
 	}
 	commit := evidence.Commitment(obj.Blind(), sha256.Sum256(plain))
 	return custody.Object{Unit: unit, Object: o.Name, Seq: o.Seq, SHA256: fmt.Sprintf("%x", digest), Commit: fmt.Sprintf("%x", commit)}, nil
+}
+
+// promisedBy reports whether plain bytes are those that the catalog says of an object: the
+// versions of a batch, or the part of a file.
+func (r *run) promisedBy(o conversation.Object, unit string, plain []byte) bool {
+	if o.File != nil {
+		h, body, err := conversation.DecodeFile(plain)
+		return err == nil && string(h.Conversation) == unit && h.Tenant == r.c.Tenant && h.PartOf(body) == *o.File
+	}
+	h, messages, err := conversation.DecodeBatch(plain)
+	if err != nil || string(h.Conversation) != unit || h.Tenant != r.c.Tenant || len(messages) != len(o.Versions) {
+		return false
+	}
+	for i, m := range messages {
+		if sha256.Sum256(m) != o.Versions[i].SHA256 {
+			return false
+		}
+	}
+	return true
 }

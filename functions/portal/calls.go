@@ -181,7 +181,12 @@ func (p *Portal) play(ctx context.Context, c caller, conv conversation.ID, leg c
 // remembered returns a receipt for an item that is read piece by piece: that of an event
 // of a moment ago if it is good for a while yet, else that of a new one.
 func (p *Portal) remembered(ctx context.Context, c caller, action custody.Action, item, detail string) (custody.Receipt, error) {
-	key := string(c.person) + "/" + c.session + "/" + item
+	return p.rememberedFor(ctx, c, item, action, item, detail)
+}
+
+// rememberedFor is remembered for what is less than an item, such as one of its files.
+func (p *Portal) rememberedFor(ctx context.Context, c caller, piece string, action custody.Action, item, detail string) (custody.Receipt, error) {
+	key := string(c.person) + "/" + c.session + "/" + piece
 	now := p.config.Now()
 	p.playMu.Lock()
 	have, ok := p.playing[key]

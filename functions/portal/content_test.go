@@ -45,8 +45,8 @@ func TestEditsAndDeletionsAreShownInOrder(t *testing.T) {
 	if v[0].Edited != nil || v[1].Edited == nil || v[2].Deleted == nil || !v[2].Deleted.Equal(day.Add(5*time.Minute)) {
 		t.Errorf("edited and deleted are %v %v %v", v[0].Edited, v[1].Edited, v[2].Deleted)
 	}
-	if len(v[0].Attached) != 1 || v[0].Attached[0] != "plan\ufffdfdp.exe" || v[1].Subject != "rise\ufffdtxt" || len(v[0].Reactions) != 1 {
-		t.Errorf("attached %q, subject %q, reactions %q", v[0].Attached, v[1].Subject, v[0].Reactions)
+	if len(v[0].Attached) != 1 || v[0].Attached[0].Name != "plan\ufffdfdp.exe" || v[1].Subject != "rise\ufffdtxt" || len(v[0].Reactions) != 1 {
+		t.Errorf("attached %v, subject %q, reactions %q", v[0].Attached, v[1].Subject, v[0].Reactions)
 	}
 	for _, x := range v {
 		if x.Custodian != string(rita) {

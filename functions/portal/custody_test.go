@@ -87,6 +87,7 @@ func TestNothingLeavesWhenTheTrailIsDown(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
+			w.attach(rita, conversation.ID(idOf(northThread)), northThread, "1773050400000", "x.pdf", matrixFile, []byte("north secret"))
 			breakTrail(w.trail)
 			for _, pattern := range portal.Patterns() {
 				if pattern == "session" || pattern == "people" || pattern == "conversations/{id}" {

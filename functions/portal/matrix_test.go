@@ -28,6 +28,9 @@ var roles = []struct {
 	{"compliance officer", carla}, {"administrator", adam}, {"auditor", aida}, {"administrator and compliance officer", uma},
 }
 
+// matrixFile is the address of the file that a message of each desk points at.
+const matrixFile = "https://contoso.sharepoint.com/x.pdf"
+
 // asked is one request of the matrix: a pattern with an item put in.
 func asked(pattern, item string) string {
 	thread := map[string]teams.ThreadID{"north": northThread, "south": southThread, "missing": nobodys}[item]
@@ -36,7 +39,8 @@ func asked(pattern, item string) string {
 		pattern = strings.NewReplacer("{id}", callID(call), "{leg}", string(conversation.LegOf(tenant, call)), "{kind}/{lane}/{file}", "audio/mixed/1-0.m4s",
 			"{kind}/{file}", "audio/mixed.m3u8", "{file}", "master.m3u8", "{name}", "1-0").Replace(pattern)
 	}
-	r := strings.NewReplacer("{export}", strings.Repeat("0", 32), "{id}", idOf(thread), "{thread}", string(conversation.KeyOf(tenant, thread)), "{message}", "1773050400000", "{etag}", "1", "{day}", map[string]string{"missing": "2026-03-07"}[item]+map[string]string{"north": "2026-03-08", "south": "2026-03-08"}[item], "{part}", "statement")
+	r := strings.NewReplacer("{export}", strings.Repeat("0", 32), "{id}", idOf(thread), "{thread}", string(conversation.KeyOf(tenant, thread)), "{message}", "1773050400000", "{etag}", "1", "{day}", map[string]string{"missing": "2026-03-07"}[item]+map[string]string{"north": "2026-03-08", "south": "2026-03-08"}[item], "{part}", "statement",
+		"{attachment}", string(conversation.AttachmentIDOf(thread, "1773050400000", conversation.KindFile, matrixFile)))
 	return r.Replace(pattern)
 }
 
@@ -70,6 +74,8 @@ func TestEveryRouteAnswersEveryRoleAsTheMatrixSays(t *testing.T) {
 	w.ring(rita, northCall)
 	w.ring(sven, southCall)
 	w.stated()
+	w.attach(rita, conversation.ID(idOf(northThread)), northThread, "1773050400000", "x.pdf", matrixFile, []byte("north secret"))
+	w.attach(sven, conversation.ID(idOf(southThread)), southThread, "1773050400000", "x.pdf", matrixFile, []byte("south secret"))
 	doc := readDocument(t)
 	var got strings.Builder
 	for _, pattern := range portal.Patterns() {

@@ -58,8 +58,8 @@ type version struct {
 	Text       string     `json:"text"` // the same as plain text
 	Subject    string     `json:"subject,omitempty"`
 	Reactions  []string   `json:"reactions,omitempty"`
-	Attached   []string   `json:"attached,omitempty"` // names of attachments, which are not fetched yet
-	Custodian  string     `json:"custodian"`          // whose export returned it
+	Attached   []attached `json:"attached,omitempty"`
+	Custodian  string     `json:"custodian"` // whose export returned it
 	CapturedAt time.Time  `json:"capturedAt"`
 	SHA256     string     `json:"sha256"` // of the original bytes
 }
@@ -94,9 +94,16 @@ func (p *Portal) messages(w http.ResponseWriter, r *http.Request, c caller) erro
 		return err
 	}
 	out := messagesAnswer{Conversation: visibleNames(s.Conversation), Event: receipt.Event()}
+	fetched, err := p.fetched(r.Context(), s.Conversation.ID)
+	if err != nil {
+		return err
+	}
 	byID := map[teams.MessageID]*message{}
 	room := int64(maxShown)
 	for _, o := range s.Objects {
+		if o.File != nil {
+			continue
+		}
 		read, items, err := p.open(r.Context(), s.Conversation.ID, o, receipt, room)
 		switch {
 		case errors.Is(err, errPending):
@@ -110,7 +117,7 @@ func (p *Portal) messages(w http.ResponseWriter, r *http.Request, c caller) erro
 		}
 		room -= read.size
 		for _, raw := range items {
-			addVersion(byID, raw, read.header)
+			addVersion(byID, raw, read.header, fetched)
 		}
 	}
 	for _, m := range byID {
@@ -205,9 +212,6 @@ type shown struct {
 		ContentType string `json:"contentType"`
 		Content     string `json:"content"`
 	} `json:"body"`
-	Attachments []struct {
-		Name *string `json:"name"`
-	} `json:"attachments"`
 	Reactions []struct {
 		ReactionType string `json:"reactionType"`
 	} `json:"reactions"`
@@ -216,7 +220,7 @@ type shown struct {
 	} `json:"eventDetail"`
 }
 
-func addVersion(byID map[teams.MessageID]*message, raw []byte, h conversation.BatchHeader) {
+func addVersion(byID map[teams.MessageID]*message, raw []byte, h conversation.BatchHeader, fetched map[conversation.AttachmentID]conversation.Attachment) {
 	m := conversation.ReadMessage(raw, h.Custodian)
 	known := byID[m.Message]
 	if known == nil {
@@ -249,10 +253,8 @@ func addVersion(byID map[teams.MessageID]*message, raw []byte, h conversation.Ba
 		v.Text = eventText(s.EventDetail.Type)
 		v.HTML = escapeText(v.Text)
 	}
-	for _, a := range s.Attachments {
-		if a.Name != nil && *a.Name != "" {
-			v.Attached = append(v.Attached, visible(*a.Name))
-		}
+	for _, ref := range conversation.ReferencesOf(m) {
+		v.Attached = append(v.Attached, attachedAs(ref, fetched))
 	}
 	for _, x := range s.Reactions {
 		v.Reactions = append(v.Reactions, visible(x.ReactionType))

@@ -65,6 +65,7 @@ type eventStore interface {
 type Stores struct {
 	Catalog  conversation.Catalog
 	Calls    conversation.Calls
+	Attached conversation.Attachments
 	Roster   policy.Roster
 	Matters  policy.Matters
 	Requests policy.Approvals
@@ -160,6 +161,7 @@ var apiRoutes = []route{
 	{"conversations/{id}/occurrence", false, (*Portal).occurrence},
 	{"conversations/{id}/messages", true, (*Portal).messages},
 	{"conversations/{id}/messages/{message}/versions/{etag}/original", true, (*Portal).original},
+	{"conversations/{id}/attachments/{attachment}/file", false, bounded((*Portal).attachment)},
 	{"conversations/{id}/legs/{leg}", true, (*Portal).player},
 	{"conversations/{id}/legs/{leg}/peaks", true, (*Portal).peaks},
 	// What a player asks for every few seconds is bounded by how much is under way, not by

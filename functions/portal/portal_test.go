@@ -256,7 +256,7 @@ func newWorld(t *testing.T) *world {
 func (w *world) open(c portal.Config) http.Handler {
 	w.t.Helper()
 	h, err := portal.New(c, portal.Stores{
-		Catalog: w.catalog, Calls: w.catalog, Roster: &w.roster, Matters: &w.matters, Requests: &w.requests, Exports: &w.exports, Packages: w.packages, Queue: &w.queue, Events: &w.expiries, Evidence: w.evidence, Trail: custody.Log{Trail: w.trail, Now: w.clock.Now},
+		Catalog: w.catalog, Calls: w.catalog, Attached: w.catalog, Roster: &w.roster, Matters: &w.matters, Requests: &w.requests, Exports: &w.exports, Packages: w.packages, Queue: &w.queue, Events: &w.expiries, Evidence: w.evidence, Trail: custody.Log{Trail: w.trail, Now: w.clock.Now},
 		Statements: &w.statements, Records: &w.records,
 	}, slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	if err != nil {
@@ -427,7 +427,11 @@ type messagesAnswer struct {
 		Versions []struct {
 			ETag, HTML, Text, Subject, SHA256, Custodian string
 			Modified, Edited, Deleted                    *time.Time
-			Attached, Reactions                          []string
+			Reactions                                    []string
+			Attached                                     []struct {
+				Kind, Name, State, Reason, File string
+				Size                            int64
+			}
 		} `json:"versions"`
 	} `json:"messages"`
 	Pending   int    `json:"pending"`

@@ -38,12 +38,14 @@ type CoverageConfig struct {
 	History time.Duration // as in exportplan
 	// Groups say which calls are recorded.
 	Groups []policy.RoleGroup
+	// Files says that attachments are fetched.
+	Files bool
 	// Calls says that calls are recorded, so that they are expected to be.
 	Calls     bool
 	Tolerance coverage.Tolerance // coverage.DefaultTolerance if zero
 	// After is when, counted from the end of a day, its statements are made.
 	After []time.Duration
-	// Interim is how often a statement is made for a day that is not over; 0 means never.
+	// Interim is how often a statement is made for a day whose first is not due yet; 0 means never.
 	Interim time.Duration
 	// ReadLag is how far behind now a statement for a day that is not over ends.
 	ReadLag time.Duration
@@ -71,6 +73,7 @@ type CoverageStores struct {
 	Catalog    conversation.Catalog
 	Recorded   conversation.Calls
 	Failures   conversation.Failures
+	Files      conversation.Attachments
 	Records    coverage.CallRecords
 	Statements coverage.Statements
 	Trail      custody.Log
@@ -163,7 +166,7 @@ func (r *coverageRun) stateDays(ctx context.Context) error {
 		for due < len(r.c.After) && !r.now.Before(end.Add(r.c.After[due])) {
 			due++
 		}
-		interim := r.c.Interim > 0 && r.now.Before(end) && r.now.Sub(d.At) >= r.c.Interim
+		interim := r.c.Interim > 0 && due == 0 && r.now.Sub(d.At) >= r.c.Interim
 		if due == d.Made && !interim {
 			continue
 		}
@@ -174,7 +177,7 @@ func (r *coverageRun) stateDays(ctx context.Context) error {
 		if !to.After(day) {
 			continue
 		}
-		revision, err := r.make(ctx, day, to, d.Revision+1)
+		revision, err := r.make(ctx, day, to, d.Revision+1, due > d.Made)
 		if err != nil {
 			return fmt.Errorf("reconcile: coverage statement of %s: %w", name, err)
 		}
@@ -216,7 +219,7 @@ func spans(periods []policy.Period, history time.Duration, until time.Time) []po
 
 // make makes one statement, signs, stores and logs it. It returns the revision it got: that
 // of a writer which died before it had signed is passed over.
-func (r *coverageRun) make(ctx context.Context, day, to time.Time, revision int) (int, error) {
+func (r *coverageRun) make(ctx context.Context, day, to time.Time, revision int, due bool) (int, error) {
 	s, err := r.statement(ctx, day, to)
 	if err != nil {
 		return 0, err
@@ -243,12 +246,13 @@ func (r *coverageRun) make(ctx context.Context, day, to time.Time, revision int)
 		if err != nil {
 			return 0, err
 		}
-		return revision, r.told(ctx, s, hex.EncodeToString(digest[:]))
+		return revision, r.told(ctx, s, hex.EncodeToString(digest[:]), due)
 	}
 }
 
-// told binds a statement in the custody log, and raises an alert if it is not whole.
-func (r *coverageRun) told(ctx context.Context, s coverage.Statement, digest string) error {
+// told binds a statement in the custody log, and raises an alert if it is not whole though it
+// was due: before, much is still open.
+func (r *coverageRun) told(ctx context.Context, s coverage.Statement, digest string, due bool) error {
 	detail := fmt.Sprintf("sha256=%s revision=%d", digest, s.Revision)
 	attrs := []any{slog.String("day", s.Day), slog.Int("revision", s.Revision), slog.String("canary", string(s.Canary)), slog.Int64("late", s.Second.Late)}
 	for _, t := range s.Totals {
@@ -262,15 +266,14 @@ func (r *coverageRun) told(ctx context.Context, s coverage.Statement, digest str
 		return err
 	}
 	r.log.InfoContext(ctx, "coverage stated", attrs...)
-	over := !s.To.Before(s.From.AddDate(0, 0, 1)) // a day that goes on has much that is still open
+	if !due {
+		return nil
+	}
 	switch {
-	case s.Canary == coverage.CanaryMissing && over:
+	case s.Canary == coverage.CanaryMissing:
 		r.alerts = append(r.alerts, Alert{Name: "canary", Day: s.Day, Text: "The message that is written each day for this purpose was not captured."})
 	case s.Second.Late > 0:
 		r.alerts = append(r.alerts, Alert{Name: "second-pass", Day: s.Day, Count: s.Second.Late, Text: "A later reading found message versions that an earlier one had missed."})
-	}
-	if !over {
-		return nil
 	}
 	for _, t := range s.Totals {
 		for _, reason := range t.Reasons {

@@ -102,7 +102,7 @@ func (o *office) run() error {
 	c := o.config
 	c.Now = func() time.Time { return o.now }
 	return reconcile.NewCoverage(c, reconcile.CoverageStores{
-		Roster: &o.roster, Catalog: &o.catalog, Recorded: &o.catalog, Failures: &o.failures, Records: dyingRecords{&o.records, o.deaths}, Statements: dyingStatements{&o.statements, o.deaths},
+		Roster: &o.roster, Catalog: &o.catalog, Recorded: &o.catalog, Failures: &o.failures, Files: &o.catalog, Records: dyingRecords{&o.records, o.deaths}, Statements: dyingStatements{&o.statements, o.deaths},
 		Trail: custody.Log{Trail: dyingTrail{&o.trail, o.deaths}, Now: c.Now}, State: dyingState{&o.state, o.deaths}, Graph: &o.graph, Signer: signer{o},
 		Alerters: []reconcile.Alerter{alerter{o}},
 	}, slog.New(slog.NewTextHandler(&o.log, nil))).Run(o.t.Context())
@@ -548,7 +548,7 @@ func TestAnAlertThatCannotBeDeliveredIsAnAlarmAndStopsNothing(t *testing.T) {
 	c := o.config
 	c.Now = func() time.Time { return o.now }
 	err := reconcile.NewCoverage(c, reconcile.CoverageStores{
-		Roster: &o.roster, Catalog: &o.catalog, Recorded: &o.catalog, Failures: &o.failures, Records: &o.records, Statements: &o.statements, Trail: custody.Log{Trail: &o.trail, Now: c.Now}, State: &o.state,
+		Roster: &o.roster, Catalog: &o.catalog, Recorded: &o.catalog, Failures: &o.failures, Files: &o.catalog, Records: &o.records, Statements: &o.statements, Trail: custody.Log{Trail: &o.trail, Now: c.Now}, State: &o.state,
 		Graph: &o.graph, Signer: signer{o}, Alerters: []reconcile.Alerter{deaf{}, alerter{o}},
 	}, slog.New(slog.NewTextHandler(&o.log, nil))).Run(t.Context())
 	o.must(err)
@@ -610,6 +610,38 @@ func TestWhatGraphRefusesToShowHasFailedAndTheReasonIsNamed(t *testing.T) {
 	for code, want := range map[coverage.Code]int64{coverage.MailboxMissing: 4 * hour, coverage.Refused: 2 * hour, coverage.Unreadable: 2 * hour, coverage.NotReadYet: 8 * hour} {
 		if i := slices.IndexFunc(c.Reasons, func(r coverage.Reason) bool { return r.Code == code }); i < 0 || c.Reasons[i].Count != want {
 			t.Errorf("%s: %v, want %d seconds", code, c.Reasons, want)
+		}
+	}
+}
+
+func TestEveryFileIsFetchedOrTheReasonIsNamed(t *testing.T) {
+	o := newOffice(t)
+	o.config.Files = true
+	const thread = teams.ThreadID("19:chat@thread.v2")
+	id := conversation.IDOf(conversation.KeyOf(tenant, thread), today)
+	conv := conversation.Conversation{ID: id, Thread: thread, Start: today.Add(9 * time.Hour), Objects: 1}
+	o.must(o.catalog.Claim(t.Context(), conversation.Slice{}, conversation.Claim{Conversation: conv, Add: &conversation.Object{
+		Name: "00000000000000000000000000000001", Custodian: rita, ClaimedAt: today, File: &conversation.PartOf{Attachment: "underway"},
+	}}))
+	o.must(o.catalog.FinishWindow(t.Context(), conversation.WindowDone{Window: conversation.Window{Tenant: tenant, Custodian: rita, From: today, To: today.Add(2 * time.Millisecond)}}, []conversation.Conversation{conv}))
+	for reason, kind := range map[conversation.GapReason]conversation.AttachmentKind{
+		"": conversation.KindFile, conversation.GapForeignHost: conversation.KindImage, conversation.GapNoFile: conversation.KindFile, conversation.GapExternal: conversation.KindFile,
+		conversation.GapGone: conversation.KindLoop, conversation.GapTooLarge: conversation.KindFile, conversation.GapAltered: conversation.KindFile,
+	} {
+		state := conversation.AttachmentGap
+		if reason == "" {
+			state = conversation.AttachmentFetched
+		}
+		o.must(o.catalog.SaveAttachment(t.Context(), conversation.Attachment{
+			ID: conversation.AttachmentIDOf(thread, "1", kind, string(reason)), Conversation: id, Message: "1", Custodian: rita, Kind: kind, State: state, Reason: reason, At: today,
+		}))
+	}
+	o.must(o.run())
+	c := line(o.newest("2026-03-10"), rita, coverage.Items)
+	wantCount(t, "seven files and one under way", c, 8, 1, 2, 4, 1)
+	for _, code := range []coverage.Code{coverage.ForeignLink, coverage.NoFile, coverage.FileForbidden, coverage.FileGone, coverage.FileTooLarge, coverage.FileUnreadable, coverage.Pending} {
+		if !slices.ContainsFunc(c.Reasons, func(r coverage.Reason) bool { return r.Code == code && r.Count == 1 }) {
+			t.Errorf("%s is not a reason: %v", code, c.Reasons)
 		}
 	}
 }

@@ -235,8 +235,8 @@ func sum(stretches []policy.Span) (d time.Duration) {
 	return d
 }
 
-// messages fills the lines of message versions, from every conversation of the day. It costs
-// a query a conversation.
+// messages fills the lines of message versions and of files, from every conversation of the
+// day. It costs a query a conversation, and another where files are fetched.
 func (l *ledger) messages(ctx context.Context) error {
 	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(reading)
@@ -244,10 +244,14 @@ func (l *ledger) messages(ctx context.Context) error {
 		if c.Call == nil && c.Disposed == nil {
 			group.Go(func() error {
 				slice, err := l.run.s.Catalog.Slice(gctx, c.ID)
-				if err == nil {
-					l.count(slice)
+				if err != nil {
+					return err
 				}
-				return err
+				l.count(slice)
+				if !l.run.c.Files {
+					return nil
+				}
+				return l.files(gctx, slice)
 			})
 		}
 	})
@@ -313,6 +317,55 @@ func (l *ledger) count(s conversation.Slice) {
 			c.Doubt(coverage.Unconfirmed, doubtful)
 		})
 	}
+}
+
+// files adds what became of the files and images that the messages of a conversation point at.
+// One that is asked for and has no result yet is seen once its first part is stored.
+func (l *ledger) files(ctx context.Context, s conversation.Slice) error {
+	results, err := l.run.s.Files.Attachments(ctx, s.Conversation.ID)
+	if err != nil {
+		return err
+	}
+	settled := map[conversation.AttachmentID]bool{}
+	for _, a := range results {
+		settled[a.ID] = true
+		if !a.Kind.Elsewhere() {
+			continue
+		}
+		l.on(a.Custodian, coverage.Files, coverage.Items, func(c *coverage.Count) {
+			switch {
+			case a.State == conversation.AttachmentFetched:
+				c.Capture(1)
+			case a.Reason == conversation.GapForeignHost:
+				c.Exclude(coverage.ForeignLink, 1)
+			case a.Reason == conversation.GapNoFile:
+				c.Exclude(coverage.NoFile, 1)
+			default:
+				c.Fail(fileCode(a.Reason), 1)
+			}
+		})
+	}
+	for _, o := range s.Objects {
+		if o.File == nil || settled[o.File.Attachment] {
+			continue
+		}
+		settled[o.File.Attachment] = true
+		l.on(o.Custodian, coverage.Files, coverage.Items, func(c *coverage.Count) { c.Doubt(coverage.Pending, 1) })
+	}
+	return nil
+}
+
+// fileCode says why a file is missing.
+func fileCode(r conversation.GapReason) coverage.Code {
+	switch r {
+	case conversation.GapExternal, conversation.GapForbidden, conversation.GapProtected:
+		return coverage.FileForbidden
+	case conversation.GapGone:
+		return coverage.FileGone
+	case conversation.GapTooLarge:
+		return coverage.FileTooLarge
+	}
+	return coverage.FileUnreadable
 }
 
 // calls fills the lines of stays: those that Graph's call records name.

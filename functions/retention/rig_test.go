@@ -66,6 +66,7 @@ type rig struct {
 
 // archive is the catalog as the rig fills it and retention uses it.
 type archive interface {
+	conversation.Attachments
 	conversation.Catalog
 	conversation.Calls
 	conversation.Graves

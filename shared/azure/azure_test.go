@@ -159,3 +159,9 @@ func newTables(t *testing.T, transport policy.Transporter) *aztables.ServiceClie
 	}
 	return s
 }
+
+func TestAttachmentsInTables(t *testing.T) {
+	storetest.TestAttachments(t, func(*testing.T) conversation.Attachments {
+		return azure.NewCatalog(storetest.NewTenant(), tables)
+	})
+}

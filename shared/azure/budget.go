@@ -12,6 +12,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/to"
 	"github.com/Azure/azure-sdk-for-go/sdk/data/aztables"
 
+	"steno/shared/conversation"
 	"steno/shared/teams"
 )
 
@@ -24,6 +25,7 @@ import (
 type Budget struct {
 	t      *aztables.Client
 	tenant teams.TenantID
+	key    string  // of its row
 	rate   float64 // requests a second
 	block  int
 
@@ -38,14 +40,53 @@ func NewBudget(tenant teams.TenantID, s *aztables.ServiceClient, rate float64, b
 	if rate <= 0 || block < 1 {
 		return nil, fmt.Errorf("request budget: rate %g and block %d must be positive", rate, block)
 	}
-	return &Budget{t: s.NewClient(TablePlan), tenant: tenant, rate: rate, block: block}, nil
+	return &Budget{t: s.NewClient(TablePlan), tenant: tenant, key: budgetKey, rate: rate, block: block}, nil
 }
+
+// NewFileBudget returns the bucket of requests for what messages point at, apart from that of
+// exports: Graph counts content apart too.
+func NewFileBudget(tenant teams.TenantID, s *aztables.ServiceClient, rate float64, block int) (*Budget, error) {
+	b, err := NewBudget(tenant, s, rate, block)
+	if err == nil {
+		b.key = fileBudgetKey
+	}
+	return b, err
+}
+
+// ChatTurns gives out the seconds of chats: Graph serves one request for hosted content
+// a second in each. A chat has a row, some 100 bytes, from its first image on.
+type ChatTurns struct {
+	t      *aztables.Client
+	tenant teams.TenantID
+}
+
+// NewChatTurns returns the seconds of a tenant's chats.
+func NewChatTurns(tenant teams.TenantID, s *aztables.ServiceClient) ChatTurns {
+	return ChatTurns{t: s.NewClient(TablePlan), tenant: tenant}
+}
+
+// Reserve takes the next second of a chat and returns when it begins. It costs two operations,
+// and two more for each time another instance came first.
+func (c ChatTurns) Reserve(ctx context.Context, thread conversation.ThreadKey) (time.Time, error) {
+	b := &Budget{t: c.t, tenant: c.tenant, key: "b-chat-" + string(thread)}
+	at, err := b.reserve(ctx, turn, time.Time{})
+	if err != nil {
+		return time.Time{}, fmt.Errorf("take a turn in a chat: %w", err)
+	}
+	return at, nil
+}
+
+// turn is a little longer than a second: clocks and ways differ.
+const turn = 1100 * time.Millisecond
 
 type budgetRow struct {
 	Next time.Time `json:"next"` // requests are given out up to here
 }
 
-const budgetKey = "b-graph"
+const (
+	budgetKey     = "b-graph"
+	fileBudgetKey = "b-files"
+)
 
 // Take waits until one request may go. It costs two operations a block, and two more
 // for each time another instance came first. Requests of a block that were not used in
@@ -86,7 +127,7 @@ func (b *Budget) reserve(ctx context.Context, d time.Duration, notBefore time.Ti
 		now := time.Now()
 		var r row
 		var held budgetRow
-		e, err := b.t.GetEntity(ctx, string(b.tenant), budgetKey, nil)
+		e, err := b.t.GetEntity(ctx, string(b.tenant), b.key, nil)
 		switch {
 		case isNotFound(err):
 		case err != nil:
@@ -106,7 +147,7 @@ func (b *Budget) reserve(ctx context.Context, d time.Duration, notBefore time.Ti
 		if err != nil {
 			return time.Time{}, fmt.Errorf("write budget row: %w", err)
 		}
-		next := row{PartitionKey: string(b.tenant), RowKey: budgetKey, Data: data}
+		next := row{PartitionKey: string(b.tenant), RowKey: b.key, Data: data}
 		if r.ETag == "" {
 			err = insert(ctx, b.t, next)
 		} else {

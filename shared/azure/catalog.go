@@ -21,6 +21,8 @@ import (
 //	conversationsbytime    PartitionKey TENANT-YYYYMM, RowKey INVTIME-ID
 //	conversationsbyperson  PartitionKey TENANT-PERSON, RowKey c-INVTIME-ID conversations, w-WINDOW finished windows
 //
+// and what became of attachments in a fourth, attachments.go.
+//
 // INVDAY and INVTIME count down, so that the newest comes first. All rows of one
 // conversation stand together: one range query reads them, one transaction changes
 // them.
@@ -33,6 +35,7 @@ type Catalog struct {
 	byTime        *aztables.Client
 	byPerson      *aztables.Client
 	plan          *aztables.Client
+	attachments   *aztables.Client
 }
 
 // NewCatalog returns the catalog of a tenant over tables that exist.
@@ -43,6 +46,7 @@ func NewCatalog(tenant teams.TenantID, s *aztables.ServiceClient) *Catalog {
 		byTime:        s.NewClient(TableByTime),
 		byPerson:      s.NewClient(TableByPerson),
 		plan:          s.NewClient(TablePlan),
+		attachments:   s.NewClient(TableAttachments),
 	}
 }
 

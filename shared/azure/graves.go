@@ -11,8 +11,8 @@ import (
 	"steno/shared/teams"
 )
 
-// Bury costs two queries, two writes and one deletion for each custodian, and one
-// transaction for every 100 rows of the conversation. The facts go last: until then they
+// Bury costs three queries, two writes and one deletion for each custodian, and one
+// transaction for every 100 rows of the conversation and of its attachments. The facts go last: until then they
 // say what is left to do.
 func (c *Catalog) Bury(ctx context.Context, id conversation.ID, d conversation.Disposed) error {
 	slice, err := c.Slice(ctx, id)
@@ -80,6 +80,9 @@ func (c *Catalog) bury(ctx context.Context, facts conversation.Conversation, d c
 		b.add(aztables.TransactionTypeDelete, row{PartitionKey: b.partition, RowKey: k}, "*")
 	}
 	if err := b.submit(ctx, c.conversations); err != nil {
+		return err
+	}
+	if err := c.buryAttachments(ctx, facts.ID); err != nil {
 		return err
 	}
 	return replace(ctx, c.conversations, row{PartitionKey: b.partition, RowKey: factsKey, Data: data})

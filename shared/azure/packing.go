@@ -24,10 +24,12 @@ type objectHead struct {
 	Seq       int            `json:"seq"`
 	// Lane is absent for exports.
 	Lane conversation.MessageLane `json:"lane,omitempty"`
+	// File is there for parts of attachments.
+	File *conversation.PartOf `json:"file,omitempty"`
 }
 
 func packObject(o conversation.Object) ([]byte, error) {
-	head, err := json.Marshal(objectHead{o.Custodian, o.ClaimedAt, len(o.Versions), o.Seq, o.Lane})
+	head, err := json.Marshal(objectHead{o.Custodian, o.ClaimedAt, len(o.Versions), o.Seq, o.Lane, o.File})
 	if err != nil {
 		return nil, fmt.Errorf("pack object: %w", err)
 	}
@@ -95,7 +97,7 @@ func unpackObject(name string, b []byte) (conversation.Object, error) {
 	if err := json.Unmarshal(r.bytes(r.uvarint()), &h); err != nil {
 		return o, fmt.Errorf("object row: %w", errPacked)
 	}
-	o.Custodian, o.ClaimedAt, o.Seq, o.Lane = h.Custodian, h.ClaimedAt, h.Seq, h.Lane
+	o.Custodian, o.ClaimedAt, o.Seq, o.Lane, o.File = h.Custodian, h.ClaimedAt, h.Seq, h.Lane, h.File
 	if h.Versions < 0 || h.Versions > len(b) {
 		return o, fmt.Errorf("object row: %w", errPacked)
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 // Tables are the tables Steno keeps.
-var Tables = []string{TableConversations, TableByTime, TableByPerson, TablePlan, TableRoster, TableCustody, TableKeys, TableMatters, TableApprovals, TableDispositions, TableExports, TableCallRecords, TableSubscriptions, TableLookbacks}
+var Tables = []string{TableConversations, TableByTime, TableByPerson, TablePlan, TableRoster, TableCustody, TableKeys, TableMatters, TableApprovals, TableDispositions, TableExports, TableCallRecords, TableSubscriptions, TableLookbacks, TableAttachments}
 
 // The names of the tables. Keys has one of its own, because only few identities may
 // read it and one alone may delete from it.
@@ -33,6 +33,7 @@ const (
 	TableCallRecords   = "callrecords"
 	TableSubscriptions = "subscriptions"
 	TableLookbacks     = "lookbacks"
+	TableAttachments   = "attachments"
 )
 
 // row is what every entity looks like here: a document in one property. Data is

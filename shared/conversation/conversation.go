@@ -114,7 +114,7 @@ type Version struct {
 }
 
 // Object is an evidence object of a conversation and the versions it holds, in
-// the order in which they stand inside.
+// the order in which they stand inside, or the part of an attachment.
 type Object struct {
 	Name      string // evidence object id
 	Versions  []Version
@@ -124,6 +124,8 @@ type Object struct {
 	// Seq counts the objects of the conversation from 0 in the order of their claims. A
 	// number is given once: one whose object was dropped stays empty.
 	Seq int
+	// File is set if the object holds no versions but a part of an attachment.
+	File *PartOf
 }
 
 // Receipt says that a custodian's export returned versions that were already in

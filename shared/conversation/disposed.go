@@ -31,7 +31,7 @@ func (c Conversation) Tombstone(d Disposed) Conversation {
 type Graves interface {
 	// Bury replaces everything the catalog holds on a conversation by its tombstone: the
 	// listings of people no longer name it, the listing by time has it under its day, and
-	// its objects, receipts and legs are gone. When it returns nil all of that is durable.
+	// its objects, receipts, legs and attachments are gone. When it returns nil all of that is durable.
 	// It may die at any step and be repeated, and the tombstone that is there first stays.
 	// ErrNoConversation if there is none of that id. Nobody else may change it meanwhile.
 	Bury(ctx context.Context, id ID, d Disposed) error

@@ -24,4 +24,11 @@
 // otherwise it waits until the claim has expired and then replaces it. So a writer
 // may die at any step, and no version is stored twice or believed stored when it is
 // not.
+//
+// # What messages point at
+//
+// Files and images get in the same way, a part of each claimed under its digest, but for one
+// thing: they are fetched later, one by one, and may not be had at all. What became of each is
+// in a register of its own (Attachments). Their identity is (thread, message id, kind, address),
+// so that the versions of a message share what they point at.
 package conversation

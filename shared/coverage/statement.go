@@ -50,6 +50,7 @@ const (
 	NotRecorded    Code = "not-recorded"    // the person was in no recorded group at that time
 	NotEstablished Code = "not-established" // a call that nobody took, or that failed before anybody spoke
 	ForeignLink    Code = "foreign-link"    // a link to a place outside Microsoft's, which is never fetched
+	NoFile         Code = "no-file"         // a link to a folder or a notebook, which has no bytes of its own
 )
 
 // The codes of failure.

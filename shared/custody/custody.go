@@ -60,6 +60,7 @@ const (
 	Certified      Action = "certificate"     // a certificate of disposition was stored
 	FixityAlarm    Action = "fixity-alarm"    // stored evidence is not what was sealed
 	FixityDay      Action = "fixity"          // how much stored evidence was read again in a day
+	AttachmentGap  Action = "attachment-gap"  // what a message points at could not be fetched, and why
 	Unexplained    Action = "unwrap"          // a conversation key was unwrapped and no event explains it
 
 	GapFound  Action = "capture-gap" // a recorded user was in a call that is not, or not wholly, recorded

@@ -18,6 +18,7 @@ type Catalog struct {
 	mu       sync.Mutex
 	revision int
 	slices   map[conversation.ID]conversation.Slice
+	attached map[conversation.ID]map[conversation.AttachmentID]conversation.Attachment
 	byTime   map[conversation.ID]conversation.Conversation
 	byPerson map[teams.PersonID]map[conversation.ID]conversation.Conversation
 	windows  map[string]conversation.WindowDone

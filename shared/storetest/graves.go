@@ -31,6 +31,7 @@ func (c *Catalog) Bury(_ context.Context, id conversation.ID, d conversation.Dis
 	for _, listed := range c.byPerson {
 		delete(listed, id)
 	}
+	delete(c.attached, id)
 	c.revision++
 	if slice.Revision != "" {
 		c.slices[id] = conversation.Slice{Conversation: tomb, Revision: strconv.Itoa(c.revision)}
@@ -45,6 +46,7 @@ type Cemetery interface {
 	conversation.Catalog
 	conversation.Calls
 	conversation.Graves
+	conversation.Attachments
 }
 
 // TestGraves checks the contract of conversation.Graves. open returns an empty catalog.
@@ -91,8 +93,14 @@ func TestGraves(t *testing.T, open func(t *testing.T) Cemetery) {
 		for _, p := range []teams.PersonID{ann, bob} {
 			ok(t, c.FinishWindow(t.Context(), conversation.WindowDone{Window: conversation.Window{Custodian: p, Pass: 1, From: day, To: at}}, []conversation.Conversation{conv}))
 		}
+		ok(t, c.SaveAttachment(t.Context(), conversation.Attachment{ID: "a", Conversation: conv.ID, Name: "secret.pdf", State: conversation.AttachmentGap}))
 		ok(t, c.Bury(t.Context(), conv.ID, disposed))
 		bare(t, c, conv.ID, ann, bob)
+		attached, err := c.Attachments(t.Context(), conv.ID)
+		ok(t, err)
+		if len(attached) != 0 {
+			t.Errorf("attachments %+v", attached)
+		}
 		s, err := c.Slice(t.Context(), conv.ID)
 		ok(t, err)
 		if len(s.Objects)+len(s.Receipts) != 0 || s.Conversation.Disposed == nil || len(s.Conversation.Participants) != 0 {

@@ -56,3 +56,7 @@ func TestVersionsInMemory(t *testing.T) {
 		return b, b
 	})
 }
+
+func TestAttachmentsInMemory(t *testing.T) {
+	storetest.TestAttachments(t, func(*testing.T) conversation.Attachments { return new(storetest.Catalog) })
+}

@@ -62,6 +62,8 @@ var arrows = map[string]string{
 	"functions/notified": "shared/teams shared/policy shared/conversation shared/notification shared/evidence functions/internal/intake functions/internal/keyring",
 	// msgraph for its raw pages and its judgment of errors, funchost for ErrPoison.
 	"functions/chatexport": "shared/teams shared/policy shared/conversation shared/custody shared/msgraph functions/internal/funchost functions/internal/intake",
+	// msgraph for the bytes and its judgment of errors, funchost for ErrPoison.
+	"functions/attachments": "shared/teams shared/conversation shared/custody shared/msgraph functions/internal/funchost functions/internal/intake",
 	// rawjson for the strict reading of messages that people write, funchost for ErrPoison.
 	"functions/lookback":  "shared/teams shared/rawjson shared/policy shared/conversation shared/custody functions/internal/funchost",
 	"functions/portal":    "shared/teams shared/rawjson shared/policy shared/conversation shared/coverage shared/evidence shared/custody shared/media shared/bearer",

@@ -136,7 +136,7 @@ func (b builder) Send(ctx context.Context, _ string, body []byte, _ time.Time) e
 }
 
 func (a *archive) stores() portal.Stores {
-	return portal.Stores{Catalog: &a.catalog, Calls: &a.catalog, Roster: &a.roster, Matters: &a.matters, Requests: &a.requests, Exports: &a.exports, Packages: a.packages, Queue: builder{a}, Events: &a.expiries, Evidence: a.evidence, Trail: custody.Log{Trail: &a.trail}, Statements: &a.statements, Records: &a.records}
+	return portal.Stores{Catalog: &a.catalog, Calls: &a.catalog, Attached: &a.catalog, Roster: &a.roster, Matters: &a.matters, Requests: &a.requests, Exports: &a.exports, Packages: a.packages, Queue: builder{a}, Events: &a.expiries, Evidence: a.evidence, Trail: custody.Log{Trail: &a.trail}, Statements: &a.statements, Records: &a.records}
 }
 
 // raw is one version of a message as Graph sends it. Extra members win.
@@ -208,6 +208,32 @@ func (a *archive) put(h conversation.BatchHeader, messages []conversation.Messag
 	}
 	window := conversation.Window{Tenant: tenant, Custodian: h.Custodian, From: now.First, To: now.Last}
 	return a.catalog.FinishWindow(ctx, conversation.WindowDone{Window: window}, []conversation.Conversation{now})
+}
+
+// attach puts a file of a message into the archive, in parts.
+func (a *archive) attach(custodian person, message []byte, name, source string, content []byte) {
+	a.t.Helper()
+	m := conversation.ReadMessage(message, custodian.id)
+	_, _, err := storetest.PutFile(a.t.Context(), a.evidence, &a.catalog, conversation.FileHeader{
+		Tenant: tenant, Conversation: conversation.IDOf(conversation.KeyOf(tenant, m.Thread), m.Sent), Thread: m.Thread, Custodian: custodian.id, Message: m.Message, Sent: m.Sent,
+		Kind: conversation.KindFile, Name: name, Source: source, Rule: conversation.RuleAtSending,
+	}, 2<<20, content, time.Now().UTC())
+	if err != nil {
+		a.t.Fatal(err)
+	}
+}
+
+// miss records that a file of a message could not be had.
+func (a *archive) miss(custodian person, message []byte, name, source string, reason conversation.GapReason) {
+	a.t.Helper()
+	m := conversation.ReadMessage(message, custodian.id)
+	err := a.catalog.SaveAttachment(a.t.Context(), conversation.Attachment{
+		ID: conversation.AttachmentIDOf(m.Thread, m.Message, conversation.KindFile, source), Conversation: conversation.IDOf(conversation.KeyOf(tenant, m.Thread), m.Sent),
+		Message: m.Message, Custodian: custodian.id, Kind: conversation.KindFile, Name: name, Source: source, State: conversation.AttachmentGap, Reason: reason, At: time.Now().UTC(),
+	})
+	if err != nil {
+		a.t.Fatal(err)
+	}
 }
 
 // events lists the custody events of one action.

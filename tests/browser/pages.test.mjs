@@ -161,6 +161,20 @@ describe("portal", { concurrency: 2 }, () => {
     await context.close();
   });
 
+  test("an attachment says what became of it, and is saved under a harmless name", async () => {
+    const { page, context, seen } = await signedIn("Sofia Lindqvist", {}, conversation(story.desk));
+    const message = page.getByRole("article").filter({ hasText: "The file is below" });
+    await message.getByText("5.2 MB, as it was when it was sent").waitFor();
+    await message.getByText("Not in the archive: lies with the sender's organization").waitFor();
+    const [download] = await Promise.all([page.waitForEvent("download"), message.getByRole("button", { name: "Download Block trades, week 47.xlsx" }).click()]);
+    assert.match(download.suggestedFilename(), /^attachment-[0-9a-f]{12}\.xlsx$/);
+    assert.equal(await readFile(await download.path(), "utf8"), "block trades\n".repeat(400_000));
+    await message.getByText("Saved", { exact: true }).waitFor();
+    assert.equal(await message.getByRole("button", { name: /^Download cod/ }).count(), 0);
+    assertQuiet(seen);
+    await context.close();
+  });
+
   test("a conversation says when versions are still being stored and when it is cut", async () => {
     const { page, context, seen } = await signedIn("Sofia Lindqvist");
     await page.route("**/messages", async (route) => {

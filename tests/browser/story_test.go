@@ -1,6 +1,7 @@
 package browser_test
 
 import (
+	"bytes"
 	_ "embed"
 	"encoding/json"
 	"fmt"
@@ -70,6 +71,12 @@ func tell(t *testing.T, a *archive) story {
 	return s
 }
 
+// Where the files of the desk's story lie.
+const (
+	blockTrades = "https://contoso.sharepoint.com/Block trades, week 47.xlsx"
+	disguised   = "https://fabrikam.sharepoint.com/cod.exe"
+)
+
 func deskStory(a *archive) (today, before conversation.ID) {
 	at := noon(1)
 	before = a.keep(amara, raw(deskThread, at.AddDate(0, 0, -1), amara, "<p>Morning all. Two blocks to work today.</p>", nil))
@@ -87,7 +94,8 @@ func deskStory(a *archive) (today, before conversation.ID) {
 		map[string]any{"reactionType": "👍", "displayName": "Like"}, map[string]any{"reactionType": "👍"}, map[string]any{"reactionType": "❤️"},
 	}}
 	files := map[string]any{"attachments": []any{
-		map[string]any{"id": "1", "contentType": "reference", "name": "Block trades, week 47.xlsx"}, map[string]any{"id": "2", "contentType": "reference", "name": "cod.\u202efdp.exe"},
+		map[string]any{"id": "1", "contentType": "reference", "contentUrl": blockTrades, "name": "Block trades, week 47.xlsx"},
+		map[string]any{"id": "2", "contentType": "reference", "contentUrl": disguised, "name": "cod.\u202efdp.exe"},
 	}}
 	event := map[string]any{
 		"messageType": "systemEventMessage", "from": nil, "body": map[string]any{"contentType": "html", "content": "<systemEventMessage/>"},
@@ -102,6 +110,9 @@ func deskStory(a *archive) (today, before conversation.ID) {
 		raw(deskThread, at.Add(5*time.Minute), amara, "", event),
 		raw(deskThread, at.Add(6*time.Minute), guest, "<p>Received, thank you. The file is below.</p>", files),
 		raw(deskThread, at.Add(15*time.Minute), amara, table, nil))
+	sentFiles := raw(deskThread, at.Add(6*time.Minute), guest, "<p>Received, thank you. The file is below.</p>", files)
+	a.attach(amara, sentFiles, "Block trades, week 47.xlsx", blockTrades, bytes.Repeat([]byte("block trades\n"), 400_000))
+	a.miss(amara, sentFiles, "cod.\u202efdp.exe", disguised, conversation.GapExternal)
 	today = a.keep(chiara,
 		raw(deskThread, edited, amara, "<p>I will call the client at 16:30, after the fixing.</p>", version(2, map[string]any{"lastEditedDateTime": stamp(at.Add(20 * time.Minute))})),
 		raw(deskThread, deleted, chiara, "", version(3, map[string]any{"deletedDateTime": stamp(at.Add(30 * time.Minute))})))

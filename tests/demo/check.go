@@ -82,16 +82,17 @@ func check(ctx context.Context, w *world.World, o options, started time.Time) er
 	if err != nil {
 		return err
 	}
-	c := w.Compare(contents, runs)
+	c, files := w.Compare(contents, runs), w.CompareFiles(contents)
 	c.Seed, c.Messages, c.Seconds = o.seed, o.messages, time.Since(started).Seconds()
 	line, err := json.Marshal(struct {
 		world.Report
+		Files    world.FilesReport    `json:"attachments"`
 		Calls    *world.CallReport    `json:"calls,omitempty"`
 		Coverage world.CoverageReport `json:"coverage"`
 		Custody  world.CustodyReport  `json:"custody"`
 		Escrow   world.EscrowReport   `json:"escrow"`
 		Export   exportReport         `json:"export"`
-	}{c, spoken.report, covered, logged, escrow, handed})
+	}{c, files, spoken.report, covered, logged, escrow, handed})
 	if err != nil {
 		return err
 	}
@@ -107,6 +108,9 @@ func check(ctx context.Context, w *world.World, o options, started time.Time) er
 	}
 	if c.ByNoticeAlone == 0 {
 		return errors.New("no version came by notification alone")
+	}
+	if !files.OK() {
+		return errors.New("the attachments are not what the tenant says")
 	}
 	if !logged.OK() || spoken.report != nil && logged.Seals < spoken.report.Legs {
 		return errors.New("the custody log is not what the trail says")
@@ -230,7 +234,7 @@ func misbehave(t *sim.Tenant) {
 		f.Chance(kind, p)
 	}
 	// Chance may spare a kind in a short run; each is served at least twice.
-	for _, kind := range sim.AllFaults() {
+	for _, kind := range append(sim.AllFaults(), sim.FileFaults()...) {
 		f.Next(kind, 2)
 	}
 	for _, kind := range sim.NotificationFaults() {

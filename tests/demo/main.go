@@ -141,6 +141,8 @@ func demoSettings() map[string]string {
 		"STENO_EXPORT_PASSES":       "0s,60s",
 		"STENO_EXPORT_PATIENCE":     "5m",
 		"STENO_GRAPH_RATE":          "100",
+		"STENO_ATTACHMENTS":         "all",
+		"STENO_ATTACHMENT_LARGEST":  "20971520",
 		"STENO_EXPORTPLAN_SCHEDULE": "*/10 * * * * *",
 		"STENO_GROUPSYNC_SCHEDULE":  "0 * * * * *",
 		"STENO_SEQUENCER_SCHEDULE":  "*/15 * * * * *",

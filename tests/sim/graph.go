@@ -119,6 +119,8 @@ var (
 	readChats    = []string{"Chat.Read.All"}
 	readChannels = []string{"ChannelMessage.Read.All"}
 	listen       = []string{"Chat.Read.All", "ChannelMessage.Read.All"}
+	// The page of shares lists ReadWrite alone for applications, that of versions these.
+	readFiles = []string{"Files.Read.All", "Sites.Read.All", "Files.ReadWrite.All", "Sites.ReadWrite.All"}
 )
 
 var endpoints = []endpoint{
@@ -131,6 +133,13 @@ var endpoints = []endpoint{
 	{"/teamwork/deletedTeams/{}/channels/getAllMessages", readChannels, (*Tenant).deletedTeamMessages},
 	{"/directory/deletedItems/microsoft.graph.user", readUsers, (*Tenant).serveDeletedUsers},
 	{"/directory/deletedItems/microsoft.graph.group", readGroups, (*Tenant).serveDeletedGroups},
+	{"/chats/{}/messages/{}/hostedContents/{}/$value", readChats, (*Tenant).serveHosted},
+	{"/teams/{}/channels/{}/messages/{}/hostedContents/{}/$value", readChannels, (*Tenant).serveHosted},
+	{"/teams/{}/channels/{}/messages/{}/replies/{}/hostedContents/{}/$value", readChannels, (*Tenant).serveHosted},
+	{"/shares/{}/driveItem", readFiles, (*Tenant).serveShared},
+	{"/drives/{}/items/{}/versions", readFiles, (*Tenant).serveVersions},
+	{"/drives/{}/items/{}/content", readFiles, (*Tenant).serveContent},
+	{"/drives/{}/items/{}/versions/{}/content", readFiles, (*Tenant).serveContent},
 	{"/chats/{}", []string{"Chat.ReadBasic.All", "Chat.Read.All", "Chat.ReadWrite.All"}, (*Tenant).serveChat},
 	{"/chats/{}/members", []string{"ChatMember.Read.All", "Chat.ReadBasic.All", "Chat.Read.All", "Chat.ReadWrite.All"}, (*Tenant).serveChatMembers},
 	{"/teams/{}", readTeams, (*Tenant).serveTeam},

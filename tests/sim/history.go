@@ -230,11 +230,28 @@ func (t *Tenant) decorate(w *wire, th *thread, d draft) {
 	for i, name := range d.files {
 		id := fmt.Sprintf("%08x-%04x-4000-8000-%012x", uint32(mix(name, int64(i))), i, mix(w.ID, int64(i))>>16)
 		w.Body.Content += fmt.Sprintf(`<attachment id="%s"></attachment>`, id)
-		// The real addresses hold unescaped spaces.
-		url := "https://contoso-my.sharepoint.com/personal/" + strings.ReplaceAll(string(th.roster[0]), "-", "_") +
+		// The real addresses hold unescaped spaces. Who writes from outside shares what lies there.
+		host, owner := "contoso", string(th.roster[0])
+		from := w.From
+		outside := from != nil && from.User != nil && from.User.TenantID != "" && from.User.TenantID != t.cfg.Tenant
+		if outside {
+			host, owner = "fabrikam", from.User.ID
+		}
+		url := "https://" + host + "-my.sharepoint.com/personal/" + strings.ReplaceAll(owner, "-", "_") +
 			"/Documents/Microsoft Teams Chat Files/" + name
+		sent, _ := strconv.ParseInt(w.ID, 10, 64) // it was made of a number
+		t.share(url, sent, outside)
 		w.Attachments = append(w.Attachments, attachment{ID: id, ContentType: "reference", ContentURL: &url, Name: ptr(name)})
 	}
+	t.decorateWithHosted(w, th, d)
+	if d.violation {
+		w.PolicyViolation = json.RawMessage(`{"dlpAction":"notifySender","justificationText":null,"userAction":"none","verdictDetails":null,"policyTip":{"generalText":"This message may hold sensitive information.","complianceUrl":null,"matchedConditionDescriptions":["Credit Card Number"]}}`)
+	}
+}
+
+// decorateWithHosted adds an image, and to some messages of the history an emoji of the organization's own or a GIF
+// from a stranger's host.
+func (t *Tenant) decorateWithHosted(w *wire, th *thread, d draft) {
 	if d.image {
 		at := "/chats/" + string(th.id)
 		if th.kind.IsChannel() {
@@ -245,8 +262,14 @@ func (t *Tenant) decorate(w *wire, th *thread, d draft) {
 		w.Body.Content += fmt.Sprintf(`<div><span><img height="250" src="%s%s/messages/%s/hostedContents/%s/$value" width="424.6575342465753" style="vertical-align:bottom; width:424px; height:250px"></span></div>`,
 			t.cfg.ContentURL, at, w.ID, hosted)
 	}
-	if d.violation {
-		w.PolicyViolation = json.RawMessage(`{"dlpAction":"notifySender","justificationText":null,"userAction":"none","verdictDetails":null,"policyTip":{"generalText":"This message may hold sensitive information.","complianceUrl":null,"matchedConditionDescriptions":["Credit Card Number"]}}`)
+	n, _ := strconv.ParseInt(w.ID, 10, 64) // it was made of a number
+	if h := mix(string(th.id), n); t.drawing && !d.plain && d.event == "" && !th.kind.IsChannel() {
+		if h%53 == 0 {
+			w.Body.Content += fmt.Sprintf(`<customemoji id="x" alt="party" source="%s/chats/%s/messages/%s/hostedContents/%016x/$value"></customemoji>`, t.cfg.ContentURL, th.id, w.ID, h)
+		}
+		if h%59 == 0 {
+			w.Body.Content += fmt.Sprintf(`<img alt="GIF" src="https://media.giphy.com/media/%x/giphy.gif">`, h)
+		}
 	}
 }
 

@@ -3,8 +3,8 @@
 //
 // It serves what an exporter of chats and a recorder of calls need of Graph v1.0 and answers everything else with 404.
 // Where Microsoft's documentation is silent the stricter behavior was chosen; each such choice is named at the place
-// where it is made. Not simulated: notifications of anything but messages, per-chat rate limits, JSON batching, $expand other than a
-// chat's members, the staleness of advanced directory queries, and the bytes of files; of calls, everything that no
+// where it is made. Not simulated: notifications of anything but messages, per-chat rate limits but that of hosted content, JSON batching,
+// $expand other than a chat's members, and the staleness of advanced directory queries; of calls, everything that no
 // recorder under a policy meets: outgoing and service-hosted calls, redirecting, muting, grouped and delta rosters.
 //
 // Change notifications of messages go to whoever subscribed, while Tenant.Notify runs.
@@ -54,6 +54,8 @@ type Config struct {
 	// BaseURL is the absolute address of the handler without /v1.0 and without a trailing slash, for nextLinks. Empty
 	// means that of the request.
 	BaseURL string
+	// FilesURL is the origin of Downloads, to which the content of files is redirected. Empty means that of the request.
+	FilesURL string
 	// ContentURL replaces DefaultContentURL in the bodies of messages.
 	ContentURL string
 	// VerifyToken checks a bearer token and returns its claims, of which `roles` is used. Nil accepts every token and
@@ -78,6 +80,7 @@ type Tenant struct {
 	faults *Faults
 	counts counter
 	rate   limiter
+	hosted hosting
 
 	mu       sync.Mutex
 	dir      directory
@@ -86,6 +89,7 @@ type Tenant struct {
 	teams    []*team
 	mail     map[PersonID][]*message // what a person's mailbox holds, in its own order
 	posts    map[string][]*message   // what the channels of a team hold, by team id
+	docs     map[string]*file        // by address
 	drawing  bool                    // the history is being drawn: lists are not sorted yet
 	recent   []*message              // a ring of messages that live traffic may change
 	live     *rand.Rand

@@ -85,12 +85,15 @@ type Item struct {
 type Contents struct {
 	Conversations []conversation.Conversation
 	Items         []Item
+	Attachments   []conversation.Attachment
 	Objects       int
 	Receipts      int
 	// Missing lists objects that the catalog promises and storage lacks.
 	Missing []string
 	// Orphans lists blobs that no conversation knows of.
 	Orphans []string
+
+	parts map[string]filePart // of files, by object
 }
 
 // Read opens every object of every conversation from..to and compares storage with
@@ -142,6 +145,11 @@ func (a *Archive) readConversation(ctx context.Context, conv conversation.Conver
 	}
 	c.Conversations = append(c.Conversations, slice.Conversation)
 	c.Receipts += len(slice.Receipts)
+	attachments, err := a.Catalog.Attachments(ctx, conv.ID)
+	if err != nil {
+		return err
+	}
+	c.Attachments = append(c.Attachments, attachments...)
 	receipt, err := a.Trail.Append(ctx, custody.Event{
 		Tenant: a.tenant, Action: custody.SystemRead, System: "archive-check", Item: string(conv.ID), Reason: "comparison with the tenant",
 	})
@@ -163,6 +171,13 @@ func (a *Archive) readConversation(ctx context.Context, conv conversation.Conver
 		if err != nil {
 			return err
 		}
+		c.Objects++
+		if o.File != nil {
+			if err := c.addPart(o, plain); err != nil {
+				return err
+			}
+			continue
+		}
 		h, items, err := conversation.DecodeBatch(plain)
 		if err != nil {
 			return fmt.Errorf("object %s: %w", o.Name, err)
@@ -170,7 +185,6 @@ func (a *Archive) readConversation(ctx context.Context, conv conversation.Conver
 		if len(items) != len(o.Versions) {
 			return fmt.Errorf("object %s holds %d versions, its row lists %d", o.Name, len(items), len(o.Versions))
 		}
-		c.Objects++
 		for i, raw := range items {
 			m := conversation.ReadMessage(raw, h.Custodian)
 			if m.VersionKey != o.Versions[i].VersionKey {

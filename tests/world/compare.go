@@ -29,6 +29,10 @@ func CheckSettings() map[string]string {
 		"STENO_COVERAGE_LAG":       "1s",
 		"STENO_GAP_GRACE":          "1s",
 		"STENO_PACKAGE_RETRY_WAIT": "300ms",
+
+		"STENO_ATTACHMENTS":           "all",
+		"STENO_ATTACHMENT_RETRY_WAIT": "200ms",
+		"STENO_ATTACHMENT_LARGEST":    "20971520", // an endless file ends after five parts
 	}
 }
 
@@ -120,8 +124,13 @@ func (w *World) Hear(ctx context.Context) error {
 func (w *World) Drained(ctx context.Context) error {
 	deadline := time.Now().Add(10 * time.Minute)
 	for {
+		left := 0
 		d := w.Bus.Depth("chat-export")
-		if d.Active+d.Locked+d.Scheduled == 0 && w.Host.InFlight() == 0 {
+		for _, q := range []string{"chat-export", "attachments"} {
+			d = w.Bus.Depth(q)
+			left += d.Active + d.Locked + d.Scheduled
+		}
+		if left == 0 && w.Host.InFlight() == 0 {
 			break
 		}
 		if time.Now().After(deadline) {

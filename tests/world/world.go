@@ -106,6 +106,7 @@ type World struct {
 	CA         *ca.CA
 	Origin     string // of portal and sign-in, such as https://localhost:8443
 	GraphURL   string
+	FilesURL   string // where downloads come from
 	VaultURL   string
 	Settings   map[string]string
 	Credential azcore.TokenCredential
@@ -151,6 +152,7 @@ func Start(ctx context.Context, c Config) (w *World, err error) {
 	say("service bus")
 	w.Bus, err = servicebus.Start(servicebus.Config{Queues: []servicebus.Queue{
 		{Name: "chat-export", MaxDeliveryCount: 10, LockDuration: time.Minute},
+		{Name: "attachments", MaxDeliveryCount: 10, LockDuration: time.Minute},
 		{Name: "exports", MaxDeliveryCount: 10, LockDuration: time.Minute},
 		{Name: "call-legs", MaxDeliveryCount: 10, LockDuration: time.Minute},
 		{Name: Notifications, MaxDeliveryCount: 10, LockDuration: time.Minute},
@@ -214,7 +216,7 @@ func (w *World) listen(addr string, h http.Handler) (origin string, err error) {
 // startTenant makes Entra, the vault and the tenant, which need each other: Entra
 // signs in the tenant's people, vault and tenant accept Entra's tokens.
 func (w *World) startTenant(c Config) error {
-	graph, vault := http.NewServeMux(), http.NewServeMux()
+	graph, vault, files := http.NewServeMux(), http.NewServeMux(), http.NewServeMux()
 	graphOrigin, err := w.listen("", graph)
 	if err != nil {
 		return err
@@ -222,9 +224,12 @@ func (w *World) startTenant(c Config) error {
 	if w.VaultURL, err = w.listen("", vault); err != nil {
 		return err
 	}
+	if w.FilesURL, err = w.listen("", files); err != nil {
+		return err
+	}
 	w.GraphURL = graphOrigin + "/v1.0"
 	sc := c.Sim
-	sc.BaseURL = graphOrigin
+	sc.BaseURL, sc.FilesURL = graphOrigin, w.FilesURL
 	sc.NotifyClient = w.CA.Client()
 	sc.VerifyToken = func(bearer string) (map[string]any, error) {
 		return w.Entra.Verifier(entra.GraphResource)(bearer)
@@ -235,7 +240,7 @@ func (w *World) startTenant(c Config) error {
 		People: w.people,
 		Clients: []entra.Client{
 			{ID: App, Name: "Steno functions", Secret: appSecret, Roles: map[string][]string{
-				entra.GraphResource: {"Chat.Read.All", "ChannelMessage.Read.All", "GroupMember.Read.All", "Group.Read.All", "User.Read.All", "ChatMember.Read.All", "CallRecords.Read.All"},
+				entra.GraphResource: {"Chat.Read.All", "ChannelMessage.Read.All", "GroupMember.Read.All", "Group.Read.All", "User.Read.All", "ChatMember.Read.All", "CallRecords.Read.All", "Files.Read.All"},
 			}},
 			{ID: BotApp, Name: "Steno recorder", Secret: appSecret, Roles: map[string][]string{
 				entra.GraphResource: {"Calls.AccessMedia.All", "Calls.JoinGroupCall.All"},
@@ -261,6 +266,7 @@ func (w *World) startTenant(c Config) error {
 		return err
 	}
 	graph.Handle("/", w.Tenant.Handler())
+	files.Handle("/", w.Tenant.Downloads())
 	vault.Handle("/", w.Vault)
 	return nil
 }
@@ -406,6 +412,7 @@ func (w *World) startHost(ctx context.Context, c Config) error {
 		"STENO_RECORDED_TEAMS":         rules,
 		"STENO_GRAPH_URL":              w.GraphURL,
 		"STENO_GRAPH_PRIVATE":          "true",
+		"STENO_ATTACHMENT_HOSTS":       "*.sharepoint.com," + strings.TrimPrefix(w.FilesURL, "https://"),
 		"STENO_BLOB_URL":               w.Storage.BlobURL,
 		"STENO_TABLE_URL":              w.Storage.TableURL,
 		"STENO_EVIDENCE_CONTAINER":     Container,

@@ -188,6 +188,11 @@ func (in *Intake) put(ctx context.Context, h conversation.BatchHeader, o convers
 	if err != nil {
 		return nil, err
 	}
+	return in.fill(ctx, h, o, plain)
+}
+
+// fill stores plain bytes under a claimed name and returns what the log is to bind.
+func (in *Intake) fill(ctx context.Context, h conversation.BatchHeader, o conversation.Object, plain []byte) ([]custody.Object, error) {
 	sealed, err := in.store.Seal(ctx, refOf(h, o.Name), plain)
 	if err != nil {
 		return nil, err

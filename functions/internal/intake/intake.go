@@ -61,6 +61,12 @@ type Config struct {
 	ClaimLease time.Duration
 	// Policies say how long what is stored is kept.
 	Policies policy.DataPolicies
+	// Tenant is whose messages come, for those who keep files.
+	Tenant teams.TenantID
+	// Files has the attachments of what is kept fetched, those that FileMode says; nil asks
+	// for none.
+	Files    Queue
+	FileMode FileMode
 }
 
 // Intake stores message versions. It is safe for many at once.
@@ -119,13 +125,13 @@ type Kept struct {
 	// Touched are the conversations that changed, to be made findable with the window.
 	Touched []conversation.Conversation
 	// Held are the messages of the delivery that the custodian's own objects hold, as
-	// against those that another custodian's do: whoever holds a message fetches its files.
+	// against those that another custodian's do: whoever holds a message has its files fetched.
 	Held []conversation.Message
 }
 
 // Keep makes sure that every version of a delivery is in evidence, and that the custody log
-// binds what was stored now. When it returns nil all of that is durable; only then may the
-// window be finished. It may be repeated.
+// binds what was stored now, and that the files of what the custodian holds are asked for. When
+// it returns nil all of that is durable; only then may the window be finished. It may be repeated.
 func (in *Intake) Keep(ctx context.Context, d Delivery) (Kept, error) {
 	out := Kept{Done: conversation.WindowDone{Window: d.Window}}
 	byConversation := map[conversation.ID][]conversation.Message{}
@@ -156,6 +162,9 @@ func (in *Intake) Keep(ctx context.Context, d Delivery) (Kept, error) {
 	bound, err := in.storeAll(ctx, d.Window.Pass == 1, heads, byConversation, &out)
 	// What is stored is bound, whatever became of the rest: nobody else knows it.
 	if err := errors.Join(err, in.bind(ctx, d.Window, bound)); err != nil {
+		return Kept{}, err
+	}
+	if err := in.askFiles(ctx, d.Window, out.Held); err != nil {
 		return Kept{}, err
 	}
 	out.Done.At = time.Now().UTC()

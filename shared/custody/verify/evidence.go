@@ -18,11 +18,11 @@ import (
 const maxNumbers = 1_000_000
 
 var (
-	objectForm = regexp.MustCompile(`^evidence/([a-z0-9-]{1,64})/([0-9]{6})-([0-9a-f]{32})\.(batch|manifest)$`)
+	objectForm = regexp.MustCompile(`^evidence/([a-z0-9-]{1,64})/([0-9]{6})-([0-9a-f]{32})\.(batch|manifest|file)$`)
 	bundleForm = regexp.MustCompile(`^evidence/([a-z0-9-]{1,64})/bundles/([0-9]{6})-(0|[1-9][0-9]?)-([0-9a-f]{32})\.bundle$`)
 )
 
-// object is a batch or a manifest of the package.
+// object is a batch, a manifest or the part of a file of the package.
 type object struct {
 	path     string
 	unit, id string

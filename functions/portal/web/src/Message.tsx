@@ -1,10 +1,10 @@
 import { Avatar, Badge, Button } from "@fluentui/react-components";
 import { ArrowDownloadRegular, AttachRegular, DeleteRegular } from "@fluentui/react-icons";
 import { useId, useState } from "react";
-import type { Message, Version } from "./api-types";
+import type { Attached, Message, Version } from "./api-types";
 import { asApiError, usePortal } from "./loading";
 import { carriesMeaning, MessageFrame } from "./MessageFrame";
-import { formatDateTime, formatTime, nameOf, plural } from "./words";
+import { attachedNames, formatDateTime, formatSize, formatTime, gapNames, nameOf, plural } from "./words";
 
 /** A moment, with what UTC calls it on hover. */
 function Moment({ at, long }: { at: string; long?: boolean }) {
@@ -68,9 +68,9 @@ export function MessageItem({ message, conversation, recorded }: { message: Mess
             <DeleteRegular aria-hidden="true" /> Deleted <Moment at={last.deleted} long />. {content ? "Captured before:" : "Nothing was captured before it was deleted."}
           </p>
         )}
-        {content && <Content version={content} author={author} sent={message.sent} unclear={message.unclear ?? false} />}
+        {content && <Content version={content} author={author} sent={message.sent} unclear={message.unclear ?? false} conversation={conversation} />}
         <footer>
-          {earlier.length > 0 && <Disclosure closed={plural(earlier.length, "earlier version")} open="Hide earlier versions"><Earlier versions={earlier} author={author} /></Disclosure>}
+          {earlier.length > 0 && <Disclosure closed={plural(earlier.length, "earlier version")} open="Hide earlier versions"><Earlier versions={earlier} author={author} conversation={conversation} /></Disclosure>}
           <Disclosure closed="Details" open="Hide details"><Details message={message} conversation={conversation} /></Disclosure>
         </footer>
       </article>
@@ -78,7 +78,7 @@ export function MessageItem({ message, conversation, recorded }: { message: Mess
   );
 }
 
-function Content({ version: v, author, sent, unclear }: { version: Version; author: string; sent: string; unclear: boolean }) {
+function Content({ version: v, author, sent, unclear, conversation }: { version: Version; author: string; sent: string; unclear: boolean; conversation: string }) {
   const reactions = new Map<string, number>();
   for (const r of v.reactions ?? []) reactions.set(r, (reactions.get(r) ?? 0) + 1);
   return (
@@ -90,7 +90,7 @@ function Content({ version: v, author, sent, unclear }: { version: Version; auth
       {v.text === "" && !v.attached?.length && <p className="state">No text.</p>}
       {v.attached && (
         <ul className="attached" aria-label="Attachments">
-          {v.attached.map((name, i) => <li key={i}><AttachRegular aria-hidden="true" /><span>{name}</span></li>)}
+          {v.attached.map((a) => <Attachment key={a.id} attached={a} conversation={conversation} />)}
         </ul>
       )}
       {reactions.size > 0 && (
@@ -100,6 +100,50 @@ function Content({ version: v, author, sent, unclear }: { version: Version; auth
       )}
     </div>
   );
+}
+
+/** What an attachment is, and what became of it. */
+function stateOf(a: Attached): string {
+  if (a.state === "gap") return `Not in the archive: ${a.reason ? gapNames[a.reason] : "could not be read"}`;
+  if (a.state === "unfetched") return "Not fetched";
+  if (a.state === "message") return "Kept in the message";
+  return formatSize(a.size ?? 0) + (a.rule === "later" ? ", as it was when it was fetched" : a.rule === "at-sending" ? ", as it was when it was sent" : "");
+}
+
+function Attachment({ attached: a, conversation }: { attached: Attached; conversation: string }) {
+  const { api } = usePortal();
+  const [said, setSaid] = useState("");
+  const name = a.name || attachedNames[a.kind];
+  const save = async () => {
+    const size = a.size ?? 0;
+    setSaid("Reading");
+    try {
+      const blob = await api.attachment({ id: conversation, attachment: a.id }, size, (done) => setSaid(`${formatSize(done)} of ${formatSize(size)}`));
+      saveBlob(blob, a.file ?? "attachment.bin");
+      setSaid("Saved");
+    } catch (e) {
+      const error = asApiError(e);
+      setSaid(error?.status === 429 ? "Too many requests; try again in a moment" : `Not saved: ${error?.message ?? "no answer"}`);
+    }
+  };
+  return (
+    <li>
+      <AttachRegular aria-hidden="true" />
+      <span>{name}</span>
+      <span className="state">{stateOf(a)}</span>
+      {a.state === "fetched" && <Button size="small" appearance="subtle" icon={<ArrowDownloadRegular />} aria-label={`Download ${name}`} onClick={() => void save()} />}
+      <span role="status">{said}</span>
+    </li>
+  );
+}
+
+function saveBlob(blob: Blob, name: string) {
+  const url = URL.createObjectURL(blob);
+  const link = document.createElement("a");
+  link.href = url;
+  link.download = name;
+  link.click();
+  window.setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
 function SystemEvent({ message, conversation }: { message: Message; conversation: string }) {
@@ -127,7 +171,7 @@ function Disclosure({ closed, open, children }: { closed: string; open: string; 
   );
 }
 
-function Earlier({ versions, author }: { versions: Version[]; author: string }) {
+function Earlier({ versions, author, conversation }: { versions: Version[]; author: string; conversation: string }) {
   return (
     <ol className="earlier" aria-label="Earlier versions, newest first" reversed>
       {versions.toReversed().map((v) => (
@@ -136,7 +180,7 @@ function Earlier({ versions, author }: { versions: Version[]; author: string }) 
             As of {v.modified ? <Moment at={v.modified} long /> : "an unknown time"}
             {v.deleted && ", deleted"}
           </p>
-          <Content version={v} author={author} sent={v.modified ?? v.capturedAt} unclear={false} />
+          <Content version={v} author={author} sent={v.modified ?? v.capturedAt} unclear={false} conversation={conversation} />
         </li>
       ))}
     </ol>
@@ -182,12 +226,7 @@ function Download({ message, version: v, conversation }: { message: string; vers
         setSaid("Not saved: the bytes do not have this SHA-256");
         return;
       }
-      const url = URL.createObjectURL(new Blob([bytes], { type: "application/octet-stream" }));
-      const link = document.createElement("a");
-      link.href = url;
-      link.download = `message-${message}-${v.etag}.json`;
-      link.click();
-      window.setTimeout(() => URL.revokeObjectURL(url), 10_000);
+      saveBlob(new Blob([bytes], { type: "application/octet-stream" }), `message-${message}-${v.etag}.json`);
       setSaid("Saved; SHA-256 matches");
     } catch (e) {
       const error = asApiError(e);

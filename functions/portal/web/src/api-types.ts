@@ -84,6 +84,18 @@ export interface ConversationList {
   cursor?: string;
 }
 
+export interface Attached {
+  id: string;
+  kind: "file" | "loop" | "image" | "emoji" | "snippet" | "card-image" | "card" | "quote" | "meeting" | "other";
+  name?: string;
+  state: "fetched" | "gap" | "message" | "unfetched";
+  reason?: "foreign-host" | "malformed" | "external-tenant" | "forbidden" | "protected" | "gone" | "no-file" | "too-large" | "altered" | "unavailable";
+  size?: number;
+  sha256?: string;
+  rule?: "current" | "at-sending" | "later" | "hosted";
+  file?: string;
+}
+
 export interface Version {
   etag: string;
   modified: string | null;
@@ -93,7 +105,7 @@ export interface Version {
   text: string;
   subject?: string;
   reactions?: string[];
-  attached?: string[];
+  attached?: Attached[];
   custodian: string;
   capturedAt: string;
   sha256: string;
@@ -590,6 +602,15 @@ export interface Paths {
       id: string;
       message: string;
       etag: string;
+    };
+    query: Record<never, never>;
+    answer: Blob;
+  };
+  /** the bytes of an attachment, whole if it is small or one range of it */
+  "/conversations/{id}/attachments/{attachment}/file": {
+    path: {
+      id: string;
+      attachment: string;
     };
     query: Record<never, never>;
     answer: Blob;

@@ -72,11 +72,20 @@ export class Api {
 
   /** A finished export package, piece by piece: no answer is larger than a few megabytes. */
   async exportPackage(id: string, size: number, told: (done: number) => void): Promise<Blob> {
+    return await this.pieces(address("/exports/{export}/package", { path: { export: id } }), size, told);
+  }
+
+  /** The bytes of an attachment, piece by piece. */
+  async attachment(path: Paths["/conversations/{id}/attachments/{attachment}/file"]["path"], size: number, told: (done: number) => void): Promise<Blob> {
+    return await this.pieces(address("/conversations/{id}/attachments/{attachment}/file", { path }), size, told);
+  }
+
+  private async pieces(url: string, size: number, told: (done: number) => void): Promise<Blob> {
     const piece = 4 << 20;
     const pieces: ArrayBuffer[] = [];
     for (let off = 0; off < size; off += piece) {
       const range = `bytes=${off}-${Math.min(off + piece, size) - 1}`;
-      const response = await this.send(address("/exports/{export}/package", { path: { export: id } }), undefined, range);
+      const response = await this.send(url, undefined, range);
       pieces.push(await response.arrayBuffer());
       told(Math.min(off + piece, size));
     }

@@ -1,4 +1,4 @@
-import type { CallFacts, Conversation, CoverageTotal, Person } from "./api-types";
+import type { Attached, CallFacts, Conversation, CoverageTotal, Person } from "./api-types";
 
 const dateTime = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 const time = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
@@ -72,6 +72,7 @@ export const actionNames: Record<string, string> = {
   "capture-gap": "Capture gap found",
   "gap-healed": "Capture gap healed",
   coverage: "Coverage stated",
+  "attachment-gap": "Attachment not to be had",
   unwrap: "Key unwrapped without an event",
   export: "Exported",
   "package-expired": "Package destroyed",
@@ -87,6 +88,7 @@ export const codeNames: Record<string, string> = {
   "not-recorded": "Not recorded at that time",
   "not-established": "Nobody took the call",
   "foreign-link": "Link to another company's service",
+  "no-file": "A folder or notebook, not a file",
   "no-recording": "No recording",
   "recording-lost": "The recording was lost",
   "recording-empty": "The recording is empty",
@@ -105,6 +107,45 @@ export const codeNames: Record<string, string> = {
   "no-record": "Microsoft has no record of the call",
   unconfirmed: "Not confirmed by an export",
 };
+
+/** What a message points at, where its sender gave it no name. */
+export const attachedNames: Record<Attached["kind"], string> = {
+  file: "File",
+  loop: "Loop component",
+  image: "Image",
+  emoji: "Emoji",
+  snippet: "Code",
+  "card-image": "Image of a card",
+  card: "Card",
+  quote: "Quoted message",
+  meeting: "Meeting",
+  other: "Something of an unknown kind",
+};
+
+/** Why an attachment is not in the archive. */
+export const gapNames: Record<NonNullable<Attached["reason"]>, string> = {
+  "foreign-host": "lies outside Microsoft 365",
+  malformed: "its address cannot be read",
+  "external-tenant": "lies with the sender's organization",
+  forbidden: "Microsoft refused it",
+  protected: "is locked, or blocked as harmful",
+  gone: "was deleted before it was fetched",
+  "no-file": "is a folder or notebook",
+  "too-large": "is too large",
+  altered: "arrived damaged each time",
+  unavailable: "could not be read",
+};
+
+/** A number of bytes for people. */
+export function formatSize(bytes: number): string {
+  const units = ["bytes", "KB", "MB", "GB"];
+  let i = 0;
+  while (bytes >= 1000 && i < units.length - 1) {
+    bytes /= 1000;
+    i++;
+  }
+  return `${i === 0 ? bytes : bytes.toFixed(1)} ${units[i]}`;
+}
 
 /** A length of time as a clock shows it. */
 export function formatDuration(ms: number): string {
