@@ -36,7 +36,7 @@ func asked(pattern, item string) string {
 		pattern = strings.NewReplacer("{id}", callID(call), "{leg}", string(conversation.LegOf(tenant, call)), "{kind}/{lane}/{file}", "audio/mixed/1-0.m4s",
 			"{kind}/{file}", "audio/mixed.m3u8", "{file}", "master.m3u8", "{name}", "1-0").Replace(pattern)
 	}
-	r := strings.NewReplacer("{export}", strings.Repeat("0", 32), "{id}", idOf(thread), "{thread}", string(conversation.KeyOf(tenant, thread)), "{message}", "1773050400000", "{etag}", "1")
+	r := strings.NewReplacer("{export}", strings.Repeat("0", 32), "{lookback}", strings.Repeat("0", 32), "{id}", idOf(thread), "{thread}", string(conversation.KeyOf(tenant, thread)), "{message}", "1773050400000", "{etag}", "1")
 	return r.Replace(pattern)
 }
 

@@ -68,11 +68,14 @@ type Stores struct {
 	Matters  policy.Matters
 	Requests policy.Approvals
 	Exports  policy.Exports
-	Packages packageStore
-	Queue    exportQueue // has exports built
-	Events   eventStore
-	Evidence evidenceStore
-	Trail    custody.Log
+	// Lookbacks are the jobs that read history, Failures what could not be read.
+	Lookbacks policy.Lookbacks
+	Failures  conversation.Failures
+	Packages  packageStore
+	Queue     exportQueue // has exports built
+	Events    eventStore
+	Evidence  evidenceStore
+	Trail     custody.Log
 }
 
 // Portal is the HTTP handler. It is safe for many requests at once.
@@ -132,6 +135,8 @@ var apiChanges = []route{
 	{"approvals/{request}/reject", false, (*Portal).reject},
 	{"exports", false, (*Portal).order},
 	{"erasures", false, (*Portal).requestErasure},
+	{"lookbacks", false, (*Portal).startLookback},
+	{"lookbacks/{lookback}/cancel", false, (*Portal).cancelLookback},
 	{"policies/preview", false, (*Portal).preview},
 	{"conversations/{id}/events", false, (*Portal).recordEvent},
 }
@@ -146,6 +151,7 @@ var apiRoutes = []route{
 	{"approvals", false, (*Portal).approvals},
 	{"policies", false, (*Portal).policies},
 	{"exports", false, (*Portal).exports},
+	{"lookbacks", false, (*Portal).lookbacks},
 	{"exports/{export}/package", false, bounded((*Portal).exportPackage)},
 	{"conversations", false, (*Portal).list},
 	{"threads/{thread}/conversations", false, (*Portal).thread},

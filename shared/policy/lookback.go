@@ -43,7 +43,7 @@ const (
 	LookbackQueued    LookbackState = "queued"
 	LookbackRunning   LookbackState = "running"
 	LookbackDone      LookbackState = "done"
-	LookbackCancelled LookbackState = "cancelled"
+	LookbackCanceled LookbackState = "canceled"
 	LookbackRefused   LookbackState = "refused"
 )
 
@@ -114,7 +114,7 @@ func (j Lookback) Cancel(now time.Time) (Lookback, error) {
 	if j.Ended() {
 		return j, refuse("look-back %s is %s", j.ID, j.State)
 	}
-	j.State, j.EndedAt = LookbackCancelled, now.UTC()
+	j.State, j.EndedAt = LookbackCanceled, now.UTC()
 	return j, nil
 }
 
