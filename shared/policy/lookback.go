@@ -40,11 +40,11 @@ type LookbackState string
 
 // The states of a look-back. A job that ended may be asked for again, and runs again.
 const (
-	LookbackQueued    LookbackState = "queued"
-	LookbackRunning   LookbackState = "running"
-	LookbackDone      LookbackState = "done"
+	LookbackQueued   LookbackState = "queued"
+	LookbackRunning  LookbackState = "running"
+	LookbackDone     LookbackState = "done"
 	LookbackCanceled LookbackState = "canceled"
-	LookbackRefused   LookbackState = "refused"
+	LookbackRefused  LookbackState = "refused"
 )
 
 // LookbackWindow is a window of a look-back that is queued and not known to be finished.

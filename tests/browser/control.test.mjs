@@ -39,7 +39,8 @@ describe("control", { concurrency: 1 }, () => {
     await page.getByRole("button", { name: "Cancel the look-back: The regulator asked for November." }).click();
     await row(page, "The regulator asked for November.").getByText("Canceled").waitFor();
     await shot(page, "lookbacks");
-    assert.deepEqual(seen, quiet);
+    // The browser itself complains of the one request that was refused.
+    assert.deepEqual({ ...seen, complaints: seen.complaints.filter((c) => !c.includes("status of 422")) }, quiet);
     await context.close();
 
     const other = await signedIn("Nina Weber", { reducedMotion: "reduce" }, "/steno/lookbacks");
