@@ -189,7 +189,7 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	web, err := portal.New(portalConfig(s), portal.Stores{Catalog: catalog, Calls: catalog, Attached: catalog, Roster: roster, Matters: matters, Requests: approvals, Exports: orders, Packages: packages, Queue: exports, Events: dispositions, Evidence: store, Trail: trail, Statements: signed, Records: azure.NewCallRecords(s.tenant, tables)}, log)
+	web, err := portal.New(portalConfig(s), portal.Stores{Catalog: catalog, Calls: catalog, Attached: catalog, Roster: roster, Matters: matters, Requests: approvals, Exports: orders, Lookbacks: jobs, Failures: failures, Packages: packages, Queue: exports, Events: dispositions, Evidence: store, Trail: trail, Statements: signed, Records: azure.NewCallRecords(s.tenant, tables)}, log)
 	if err != nil {
 		return err
 	}

@@ -111,7 +111,7 @@ func TestAWindowOfALookBackThatWasCanceledIsDropped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	j.State = policy.LookbackCancelled
+	j.State = policy.LookbackCanceled
 	if err := r.jobs.Replace(t.Context(), j); err != nil {
 		t.Fatal(err)
 	}

@@ -201,8 +201,6 @@ func (o *office) logged(word string) []string {
 	return out
 }
 
-func (o *office) leave(g teams.GroupID, n int) { o.entra.people[g] = o.entra.people[g][n:] }
-
 func TestNestedGroupsCountEachPersonOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newOffice(t)

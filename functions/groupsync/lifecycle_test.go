@@ -13,6 +13,8 @@ import (
 	"steno/shared/teams"
 )
 
+func (o *office) leave(g teams.GroupID, n int) { o.entra.people[g] = o.entra.people[g][n:] }
+
 // turns lists what the trail says of changes of capture.
 func (o *office) turns() (out []string) {
 	o.t.Helper()

@@ -350,7 +350,7 @@ func TestALookBackThatIsCanceledQueuesNothingMore(t *testing.T) {
 		o.must(o.jobs.Replace(t.Context(), j))
 		o.read(true)
 		o.must(o.process().Step(t.Context()))
-		if j := o.job(); len(o.sent) != 0 || j.State != policy.LookbackCancelled || j.EndedAt.IsZero() {
+		if j := o.job(); len(o.sent) != 0 || j.State != policy.LookbackCanceled || j.EndedAt.IsZero() {
 			t.Errorf("%d windows; the job is %+v", len(o.sent), j)
 		}
 		if _, err := o.job().Cancel(time.Now()); !errors.Is(err, policy.ErrRefused) {

@@ -254,7 +254,11 @@ func TestAChangeIsOpenToTheRolesThatSaySoAndToNobodyElse(t *testing.T) {
 			if strings.Contains(pattern, "{request}") {
 				q = w.releasing(m.ID)
 			}
-			path := strings.NewReplacer("{id}", idOf(northThread), "{matter}", m.ID, "{request}", q.Request).Replace(pattern)
+			job := policy.Lookback{ID: strings.Repeat("1", 32), State: policy.LookbackQueued}
+			if strings.Contains(pattern, "{lookback}") {
+				w.must(w.jobs.Insert(t.Context(), job))
+			}
+			path := strings.NewReplacer("{id}", idOf(northThread), "{lookback}", job.ID, "{matter}", m.ID, "{request}", q.Request).Replace(pattern)
 			body, ok := map[string]string{
 				"matters":                     fmt.Sprintf(`{"title":"x","custodians":[%q]}`, rita),
 				"matters/{matter}/release":    `{"reason":"the inquiry is closed"}`,
@@ -262,6 +266,8 @@ func TestAChangeIsOpenToTheRolesThatSaySoAndToNobodyElse(t *testing.T) {
 				"approvals/{request}/reject":  `{}`,
 				"exports":                     `{"case":"7","reason":"asked for by the regulator","conversations":` + conversationIDs(1) + `}`,
 				"erasures":                    `{"conversations":` + conversationIDs(1) + `,"ground":"Art. 17(1)(b)","reason":"she withdrew her consent"}`,
+				"lookbacks":                   w.past(10, rita),
+				"lookbacks/{lookback}/cancel": `{}`,
 				"policies/preview":            `{"policies":[{"name":"north","desks":["north"],"keep":"P8Y"}]}`,
 				"conversations/{id}/events":   `{"event":"contract-ended","at":"2026-03-09T10:00:00Z"}`,
 			}[pattern]

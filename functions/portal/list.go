@@ -1,6 +1,7 @@
 package portal
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"fmt"
@@ -47,13 +48,64 @@ type personAnswer struct {
 	Enabled           bool            `json:"enabled"`
 	CommunicationsDLP bool            `json:"communicationsDlp"`
 	Periods           []policy.Period `json:"periods"`
+	// Team tells a recorded team from a person.
+	Team bool `json:"team"`
+	// Capture is what the directory says of her, Deleted and LostPlan since when.
+	Capture  policy.CaptureState `json:"capture"`
+	Deleted  *time.Time          `json:"deleted,omitempty"`
+	LostPlan *time.Time          `json:"lostPlan,omitempty"`
+	Unread   []unreadAnswer      `json:"unread"` // what could not be read
 }
 
-// people lists the recorded users whose conversations the caller may see.
-// Administrators see every recorded user, since who is recorded is what they
-// configure; they see no conversation of theirs.
+// unreadAnswer is a stretch that could not be read.
+type unreadAnswer struct {
+	From   time.Time `json:"from"`
+	To     time.Time `json:"to"`
+	Status int       `json:"status"`
+	Code   string    `json:"code"`
+	Since  time.Time `json:"since"`
+	At     time.Time `json:"at"`
+}
+
+// unread lists what could not be read, by custodian, in the order of time and each stretch
+// once, whichever passes failed. It costs one query for every 1,000 failures.
+func (p *Portal) unread(ctx context.Context) (map[teams.PersonID][]unreadAnswer, error) {
+	all, err := p.stores.Failures.AllFailures(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := map[teams.PersonID][]unreadAnswer{}
+	slices.SortFunc(all, func(a, b conversation.WindowFailed) int { return cmp.Or(a.From.Compare(b.From), b.To.Compare(a.To)) })
+	for _, f := range all {
+		own := out[f.Custodian]
+		if n := len(own); n > 0 && !f.From.After(own[n-1].To) {
+			last := &own[n-1]
+			if f.To.After(last.To) {
+				last.To = f.To
+			}
+			if f.At.After(last.At) {
+				last.At, last.Status, last.Code = f.At, f.Status, f.Code
+			}
+			continue
+		}
+		out[f.Custodian] = append(own, unreadAnswer{From: f.From, To: f.To, Status: f.Status, Code: f.Code, Since: f.Since, At: f.At})
+	}
+	return out, nil
+}
+
+// sinceWhen is a time that may be none.
+func sinceWhen(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+// people lists the recorded users and teams whose conversations the caller may see, and
+// how each can be captured. Administrators see every recorded user, since who is recorded
+// is what they configure; they see no conversation of theirs.
 func (p *Portal) people(w http.ResponseWriter, r *http.Request, c caller) error {
-	periods, err := p.stores.Roster.Periods(r.Context(), policy.RecordedUser)
+	periods, err := policy.Custodians(r.Context(), p.stores.Roster)
 	if err != nil {
 		return err
 	}
@@ -71,12 +123,18 @@ func (p *Portal) people(w http.ResponseWriter, r *http.Request, c caller) error 
 	if err != nil {
 		return err
 	}
+	unread, err := p.unread(r.Context())
+	if err != nil {
+		return err
+	}
 	out := make([]personAnswer, 0, len(ids))
 	for _, id := range ids {
-		f := facts[id]
+		f, own := facts[id], byPerson[id]
 		out = append(out, personAnswer{
-			ID: id, Name: f.DisplayName, Address: f.Address, Enabled: f.Enabled,
-			CommunicationsDLP: f.CommunicationsDLP, Periods: byPerson[id],
+			ID: id, Name: visible(f.DisplayName), Address: f.Address, Enabled: f.Enabled, CommunicationsDLP: f.CommunicationsDLP, Periods: own,
+			Team:    slices.ContainsFunc(own, func(p policy.Period) bool { return p.Role == policy.RecordedTeam }),
+			Capture: policy.CaptureOf(f, own, p.config.Now()), Deleted: sinceWhen(f.Deleted), LostPlan: sinceWhen(f.LostPlan),
+			Unread: append([]unreadAnswer{}, unread[id]...),
 		})
 	}
 	slices.SortFunc(out, func(a, b personAnswer) int {

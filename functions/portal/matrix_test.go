@@ -39,7 +39,7 @@ func asked(pattern, item string) string {
 		pattern = strings.NewReplacer("{id}", callID(call), "{leg}", string(conversation.LegOf(tenant, call)), "{kind}/{lane}/{file}", "audio/mixed/1-0.m4s",
 			"{kind}/{file}", "audio/mixed.m3u8", "{file}", "master.m3u8", "{name}", "1-0").Replace(pattern)
 	}
-	r := strings.NewReplacer("{export}", strings.Repeat("0", 32), "{id}", idOf(thread), "{thread}", string(conversation.KeyOf(tenant, thread)), "{message}", "1773050400000", "{etag}", "1", "{day}", map[string]string{"missing": "2026-03-07"}[item]+map[string]string{"north": "2026-03-08", "south": "2026-03-08"}[item], "{part}", "statement",
+	r := strings.NewReplacer("{export}", strings.Repeat("0", 32), "{lookback}", strings.Repeat("0", 32), "{id}", idOf(thread), "{thread}", string(conversation.KeyOf(tenant, thread)), "{message}", "1773050400000", "{etag}", "1", "{day}", map[string]string{"missing": "2026-03-07"}[item]+map[string]string{"north": "2026-03-08", "south": "2026-03-08"}[item], "{part}", "statement",
 		"{attachment}", string(conversation.AttachmentIDOf(thread, "1773050400000", conversation.KindFile, matrixFile)))
 	return r.Replace(pattern)
 }

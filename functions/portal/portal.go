@@ -70,9 +70,12 @@ type Stores struct {
 	Matters  policy.Matters
 	Requests policy.Approvals
 	Exports  policy.Exports
-	Packages packageStore
-	Queue    exportQueue // has exports built
-	Events   eventStore
+	// Lookbacks are the jobs that read history, Failures what could not be read.
+	Lookbacks policy.Lookbacks
+	Failures  conversation.Failures
+	Packages  packageStore
+	Queue     exportQueue // has exports built
+	Events    eventStore
 	// Statements and Records are what coverage is read from.
 	Statements coverage.Statements
 	Records    coverage.CallRecords
@@ -137,6 +140,8 @@ var apiChanges = []route{
 	{"approvals/{request}/reject", false, (*Portal).reject},
 	{"exports", false, (*Portal).order},
 	{"erasures", false, (*Portal).requestErasure},
+	{"lookbacks", false, (*Portal).startLookback},
+	{"lookbacks/{lookback}/cancel", false, (*Portal).cancelLookback},
 	{"policies/preview", false, (*Portal).preview},
 	{"conversations/{id}/events", false, (*Portal).recordEvent},
 }
@@ -154,6 +159,7 @@ var apiRoutes = []route{
 	{"approvals", false, (*Portal).approvals},
 	{"policies", false, (*Portal).policies},
 	{"exports", false, (*Portal).exports},
+	{"lookbacks", false, (*Portal).lookbacks},
 	{"exports/{export}/package", false, bounded((*Portal).exportPackage)},
 	{"conversations", false, (*Portal).list},
 	{"threads/{thread}/conversations", false, (*Portal).thread},

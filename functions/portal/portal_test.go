@@ -178,6 +178,8 @@ type world struct {
 	matters    storetest.Matters
 	requests   storetest.Approvals
 	exports    storetest.Exports
+	jobs       storetest.Lookbacks
+	failures   storetest.Failures
 	expiries   storetest.Dispositions
 	statements storetest.Statements
 	records    storetest.CallRecords
@@ -256,7 +258,7 @@ func newWorld(t *testing.T) *world {
 func (w *world) open(c portal.Config) http.Handler {
 	w.t.Helper()
 	h, err := portal.New(c, portal.Stores{
-		Catalog: w.catalog, Calls: w.catalog, Attached: w.catalog, Roster: &w.roster, Matters: &w.matters, Requests: &w.requests, Exports: &w.exports, Packages: w.packages, Queue: &w.queue, Events: &w.expiries, Evidence: w.evidence, Trail: custody.Log{Trail: w.trail, Now: w.clock.Now},
+		Catalog: w.catalog, Calls: w.catalog, Attached: w.catalog, Roster: &w.roster, Matters: &w.matters, Requests: &w.requests, Exports: &w.exports, Lookbacks: &w.jobs, Failures: &w.failures, Packages: w.packages, Queue: &w.queue, Events: &w.expiries, Evidence: w.evidence, Trail: custody.Log{Trail: w.trail, Now: w.clock.Now},
 		Statements: &w.statements, Records: &w.records,
 	}, slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	if err != nil {

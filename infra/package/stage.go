@@ -23,7 +23,7 @@ const handlerName = "handler"
 // edge is what the internet reaches, capture what touches foreign bytes, keeper what seals and disposes.
 var appFunctions = map[string][]string{
 	"edge":    {"notifications", "portal"},
-	"capture": {"attachments", "chatexport", "compactor", "exportplan", "groupsync", "indexer", "lookback", "notified", "subscriptions"},
+	"capture": {"attachments", "chatexport", "compactor", "exportplan", "groupsync", "indexer", "lookback", "lookbacksteps", "notified", "subscriptions"},
 	"keeper":  {"export", "finalize", "fixity", "reconcile", "retention", "sequencer"},
 }
 

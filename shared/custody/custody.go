@@ -35,7 +35,7 @@ const (
 	Denied       Action = "denied"        // a person asked for what she may not see
 	RosterChange Action = "roster-change" // group sync opened or closed periods
 	Captured     Action = "capture"       // whether a custodian can be read has changed, and how
-	LookedBack   Action = "lookback"      // a look-back was asked for, refused, begun, cancelled or ended
+	LookedBack   Action = "lookback"      // a look-back was asked for, refused, begun, canceled or ended
 	SystemRead   Action = "system-read"   // a function read content for a purpose of its own
 	KeyChanged   Action = "key"           // another key signs the log's checkpoints; see KeyChange
 	KeyRevoked   Action = "key-revoked"   // a key that signed may be in the wrong hands; see KeyRevocation

@@ -40,11 +40,11 @@ type LookbackState string
 
 // The states of a look-back. A job that ended may be asked for again, and runs again.
 const (
-	LookbackQueued    LookbackState = "queued"
-	LookbackRunning   LookbackState = "running"
-	LookbackDone      LookbackState = "done"
-	LookbackCancelled LookbackState = "cancelled"
-	LookbackRefused   LookbackState = "refused"
+	LookbackQueued   LookbackState = "queued"
+	LookbackRunning  LookbackState = "running"
+	LookbackDone     LookbackState = "done"
+	LookbackCanceled LookbackState = "canceled"
+	LookbackRefused  LookbackState = "refused"
 )
 
 // LookbackWindow is a window of a look-back that is queued and not known to be finished.
@@ -114,7 +114,7 @@ func (j Lookback) Cancel(now time.Time) (Lookback, error) {
 	if j.Ended() {
 		return j, refuse("look-back %s is %s", j.ID, j.State)
 	}
-	j.State, j.EndedAt = LookbackCancelled, now.UTC()
+	j.State, j.EndedAt = LookbackCanceled, now.UTC()
 	return j, nil
 }
 

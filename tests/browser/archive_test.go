@@ -51,6 +51,9 @@ var (
 	everybody = []person{amara, chiara, ben, sofia, omar, ines, aida, nina, paul}
 )
 
+// floor is a recorded team.
+var floor = id(11)
+
 func id(n int) teams.PersonID {
 	return teams.PersonID(fmt.Sprintf("7e57bbbb-0000-4000-8000-%012d", n))
 }
@@ -71,6 +74,8 @@ type archive struct {
 	matters    storetest.Matters
 	requests   storetest.Approvals
 	exports    storetest.Exports
+	jobs       storetest.Lookbacks
+	failures   storetest.Failures
 	expiries   storetest.Dispositions
 	packages   *evidence.Store
 	trail      storetest.Trail
@@ -105,7 +110,14 @@ func newArchive(t *testing.T) *archive {
 			change.Opened = append(change.Opened, role)
 		}
 	}
+	change.People = append(change.People, policy.Person{ID: floor, DisplayName: "Equities Floor", Enabled: true})
+	change.Opened = append(change.Opened, policy.Period{Person: floor, Role: policy.RecordedTeam, Desk: "equities", From: time.Now().AddDate(0, -3, 0)})
 	if err := a.roster.Apply(t.Context(), change); err != nil {
+		t.Fatal(err)
+	}
+	unread := conversation.Window{Tenant: tenant, Custodian: ben.id, From: noon(3), To: noon(2), Pass: 1}
+	err = a.failures.SaveFailure(t.Context(), conversation.WindowFailed{Window: unread, Status: 404, Code: "MailboxNotEnabledForRESTAPI", Since: noon(1), At: noon(1)})
+	if err != nil {
 		t.Fatal(err)
 	}
 	return a
@@ -136,7 +148,7 @@ func (b builder) Send(ctx context.Context, _ string, body []byte, _ time.Time) e
 }
 
 func (a *archive) stores() portal.Stores {
-	return portal.Stores{Catalog: &a.catalog, Calls: &a.catalog, Attached: &a.catalog, Roster: &a.roster, Matters: &a.matters, Requests: &a.requests, Exports: &a.exports, Packages: a.packages, Queue: builder{a}, Events: &a.expiries, Evidence: a.evidence, Trail: custody.Log{Trail: &a.trail}, Statements: &a.statements, Records: &a.records}
+	return portal.Stores{Catalog: &a.catalog, Calls: &a.catalog, Attached: &a.catalog, Roster: &a.roster, Matters: &a.matters, Requests: &a.requests, Exports: &a.exports, Lookbacks: &a.jobs, Failures: &a.failures, Packages: a.packages, Queue: builder{a}, Events: &a.expiries, Evidence: a.evidence, Trail: custody.Log{Trail: &a.trail}, Statements: &a.statements, Records: &a.records}
 }
 
 // raw is one version of a message as Graph sends it. Extra members win.

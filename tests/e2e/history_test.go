@@ -179,3 +179,31 @@ func TestADeletedTeamIsReadUpToItsDeletion(t *testing.T) {
 		t.Errorf("the new team is recorded: %t; the old one's periods were %s and are %v, %v", found, before, again, err)
 	}
 }
+
+// TestWhatRetentionKeptIsArchivedToo reads versions that were edited or deleted away before
+// anything was exported, of chats and of channels.
+func TestWhatRetentionKeptIsArchivedToo(t *testing.T) {
+	w, _ := start(t, world.Config{
+		Sim:      sim.Config{Seed: 13, People: 30, Messages: 500, Retention: true},
+		Settings: map[string]string{"STENO_RETAINED_MESSAGES": "true", "STENO_RETAINED_DELAY": "1ms"},
+	})
+	runTimer(t, w, "groupsync")
+	wantComplete(t, w, export(t, w))
+	type key struct{ thread, message, etag string }
+	gone := map[key]bool{} // and whether it was in a channel
+	for _, v := range w.Tenant.History() {
+		if !v.CurrentTo.IsZero() {
+			gone[key{string(v.Thread), v.MessageID, v.ETag}] = v.Channel
+		}
+	}
+	found := map[bool]int{}
+	for _, item := range contents(t, w).Items {
+		m := item.Message
+		if channel, ok := gone[key{string(m.Thread), string(m.VersionKey.Message), string(m.ETag)}]; ok {
+			found[channel]++
+		}
+	}
+	if found[false] == 0 || found[true] == 0 {
+		t.Errorf("%d versions of chats and %d of channels that stood no more are archived", found[false], found[true])
+	}
+}

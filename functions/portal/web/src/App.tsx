@@ -9,6 +9,7 @@ import { ConversationsPage } from "./Conversations";
 import { CoverageDayPage, CoveragePage } from "./Coverage";
 import { ExportsPage } from "./Exports";
 import { HoldsPage } from "./Holds";
+import { LookbacksPage } from "./Lookbacks";
 import { type Portal, PortalContext, useLoading, usePortal } from "./loading";
 import { NonceContext } from "./MessageFrame";
 import { PeoplePage } from "./People";
@@ -155,6 +156,7 @@ function Navigation() {
       { href: "/approvals", name: "Approvals", here: location === "/approvals" },
       { href: "/exports", name: "Exports", here: location === "/exports" },
     ] : []),
+    ...(oversees || session.roles.includes("administrator") ? [{ href: "/lookbacks", name: "Look-backs", here: location === "/lookbacks" }] : []),
     { href: "/trail", name: "Custody trail", here: location === "/trail" },
   ];
   if (session.roles.length === 0) return null;
@@ -193,6 +195,7 @@ function Pages() {
         <Route path="/holds"><HoldsPage /></Route>
         <Route path="/approvals"><ApprovalsPage /></Route>
         <Route path="/exports"><ExportsPage /></Route>
+        <Route path="/lookbacks"><LookbacksPage /></Route>
         <Route path="/trail"><TrailPage /></Route>
         <Route>
           <Notice title="There is no such page" actions={<Link href="/">Go to conversations</Link>} />

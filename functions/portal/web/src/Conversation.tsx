@@ -7,7 +7,7 @@ import { useLoading, usePortal } from "./loading";
 import { MessageItem } from "./Message";
 import { CallsHeld } from "./Occurrence";
 import { Busy, Failure, Notice } from "./states";
-import { formatDateTime, formatDay, kindNames, nameOf, plural, titleOf } from "./words";
+import { formatDateTime, formatDay, nameOf, placeOf, plural, titleOf } from "./words";
 
 /** One day of a thread. Opening it is an event of the custody log. */
 export function ConversationPage({ id }: { id: string }) {
@@ -45,10 +45,11 @@ export function ConversationPage({ id }: { id: string }) {
 
 /** What is left of a conversation that was disposed or erased. */
 function Tombstone({ detail, disposed }: { detail: ConversationDetail; disposed: Disposed }) {
+  const { people } = usePortal();
   return (
     <>
       <h1>{disposed.ground === "erasure" ? "Erased conversation" : "Disposed conversation"}</h1>
-      <p className="lead">{kindNames[detail.kind]} · {formatDay(detail.id)} (UTC)</p>
+      <p className="lead">{placeOf(people, detail)} · {formatDay(detail.id)} (UTC)</p>
       <Notice title="There is nothing left to show" actions={<Link href={`/trail?item=${detail.id}&from=${disposed.at.slice(0, 10)}&to=${disposed.at.slice(0, 10)}`}>See what the custody trail says</Link>}>
         <p>
           {disposed.ground === "erasure" ? "Two persons agreed to erase it" : `Its time under the policy "${disposed.policy}" had passed`}; it was destroyed on <time dateTime={disposed.at}>{formatDateTime(disposed.at)}</time>.
@@ -60,10 +61,11 @@ function Tombstone({ detail, disposed }: { detail: ConversationDetail; disposed:
 }
 
 function Opened({ detail, messages }: { detail: ConversationDetail; messages: Messages }) {
+  const { people } = usePortal();
   return (
     <>
       <h1>{titleOf(detail, 4)}</h1>
-      <p className="lead">{kindNames[detail.kind]} · {formatDay(detail.id)} (UTC)</p>
+      <p className="lead">{placeOf(people, detail)} · {formatDay(detail.id)} (UTC)</p>
       <MessageBar intent="info" layout="multiline">
         <MessageBarBody>
           <MessageBarTitle>This reading is recorded.</MessageBarTitle> Custody event <span className="mono" data-event={messages.event}>{messages.event}</span>

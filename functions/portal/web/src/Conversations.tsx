@@ -6,7 +6,7 @@ import type { ApiError } from "./api";
 import type { Conversation } from "./api-types";
 import { asApiError, useLoading, usePortal } from "./loading";
 import { Busy, Failure, Notice } from "./states";
-import { directionNames, formatDate, formatDateTime, formatDuration, formatTime, kindNames, nameList, nameOf, plural, titleOf } from "./words";
+import { daysAgo, directionNames, formatDate, formatDateTime, formatDuration, formatTime, nameList, nameOf, placeOf, plural, titleOf } from "./words";
 
 const icons: Record<Conversation["kind"], typeof ChatRegular> = {
   oneOnOne: ChatRegular,
@@ -22,14 +22,6 @@ interface Filters {
   person: string;
   from: string; // a local day, YYYY-MM-DD
   to: string;
-}
-
-const localDay = (d: Date) => new Date(d.getTime() - d.getTimezoneOffset() * 60_000).toISOString().slice(0, 10);
-
-function daysAgo(n: number): string {
-  const d = new Date();
-  d.setDate(d.getDate() - n);
-  return localDay(d);
 }
 
 /** The request for filters: days become moments, the last day counts whole. */
@@ -264,7 +256,7 @@ function Row({ conversation: c }: { conversation: Conversation }) {
       <th role="rowheader" scope="row">
         <Link href={`/conversations/${c.id}`} title={names.join(", ")}>{c.disposed ? (c.disposed.ground === "erasure" ? "Erased" : "Disposed") : c.call?.subject || titleOf(c)}</Link>
       </th>
-      <td role="cell" data-label="Kind"><span className="kind"><Icon aria-hidden="true" />{c.call ? directionNames[c.call.direction] : kindNames[c.kind]}{c.call?.outcome === "lost" ? ", incomplete" : ""}</span></td>
+      <td role="cell" data-label="Kind"><span className="kind"><Icon aria-hidden="true" />{c.call ? directionNames[c.call.direction] : placeOf(people, c)}{c.call?.outcome === "lost" ? ", incomplete" : ""}</span></td>
       <td role="cell" data-label="First"><time dateTime={c.first} title={`${c.first} (UTC)`}>{formatDateTime(c.first)}</time></td>
       <td role="cell" data-label="Last"><time dateTime={c.last} title={`${c.last} (UTC)`}>{formatTime(c.last)}</time></td>
       <td role="cell" data-label="Recorded users"><span title={custodians.join(", ")}>{nameList(custodians, 2)}</span></td>

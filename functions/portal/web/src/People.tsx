@@ -12,7 +12,9 @@ export function PeoplePage() {
   useEffect(() => {
     document.title = "Recorded users - Steno";
   }, []);
-  const missing = people.filter((p) => !p.communicationsDlp).length;
+  const missing = people.filter((p) => !p.team && !p.communicationsDlp).length;
+  const teams = people.filter((p) => p.team).length;
+  const persons = people.length - teams;
   return (
     <>
       <h1>Recorded users</h1>
@@ -23,7 +25,7 @@ export function PeoplePage() {
       ) : (
         <>
           <p className="lead">
-            {plural(people.length, "person", "people")} {people.length === 1 ? "is" : "are"} or {people.length === 1 ? "was" : "were"} recorded.
+            {plural(persons, "person", "people")} {persons === 1 && teams === 0 ? "is" : "are"} or {persons === 1 && teams === 0 ? "was" : "were"} recorded{teams > 0 && `, and the channels of ${plural(teams, "team")}`}.
             {missing > 0 && ` ${plural(missing, "person lacks", "people lack")} the Communications DLP plan, which Microsoft asks for when chats are exported.`}
           </p>
           <table className="grid people" role="table">
@@ -51,7 +53,7 @@ function Row({ person, link }: { person: Person; link: boolean }) {
     <tr role="row">
       <th role="rowheader" scope="row">
         {link ? <Link href={`/?person=${person.id}`}>{name}</Link> : name}
-        <span className="sub">{person.address}</span>
+        <span className="sub">{person.team ? "Team" : person.address}</span>
       </th>
       <td role="cell">
         <ul className="plain">
@@ -61,9 +63,16 @@ function Row({ person, link }: { person: Person; link: boolean }) {
       <td role="cell">
         <span className="badges">
           {recordedNow ? <Badge appearance="tint" color="success">Recorded</Badge> : <Badge appearance="tint" color="subtle">No longer recorded</Badge>}
-          {!person.enabled && <Badge appearance="tint" color="subtle">Account disabled</Badge>}
-          {!person.communicationsDlp && <Badge appearance="tint" color="warning">Communications DLP plan missing</Badge>}
+          {person.capture === "deleted" ? <Badge appearance="tint" color="danger">Deleted {person.deleted && formatDate(person.deleted)}</Badge> : !person.enabled && <Badge appearance="tint" color="subtle">Account disabled</Badge>}
+          {person.capture === "guest" && <Badge appearance="tint" color="warning">Guest</Badge>}
+          {person.lostPlan && <Badge appearance="tint" color="warning">Plan lost {formatDate(person.lostPlan)}</Badge>}
+          {!person.team && !person.communicationsDlp && <Badge appearance="tint" color="warning">Communications DLP plan missing</Badge>}
         </span>
+        {person.unread.map((u) => (
+          <span className="sub" key={u.from}>
+            Not read: <time dateTime={u.from}>{formatDateTime(u.from)}</time> to <time dateTime={u.to}>{formatDateTime(u.to)}</time>, Graph answered {u.status || "nothing"} {u.code}; last tried {formatDateTime(u.at)}
+          </span>
+        ))}
       </td>
     </tr>
   );

@@ -15,7 +15,7 @@ export interface Session {
   seesAll: boolean;
 }
 
-export type Role = "recordedUser" | "supervisor" | "complianceOfficer" | "administrator" | "auditor";
+export type Role = "recordedUser" | "supervisor" | "complianceOfficer" | "administrator" | "auditor" | "recordedTeam";
 
 export interface Period {
   person: string;
@@ -32,6 +32,11 @@ export interface Person {
   enabled: boolean;
   communicationsDlp: boolean;
   periods: Period[];
+  team: boolean;
+  capture: "deleted" | "left" | "disabled" | "guest" | "unlicensed" | "active";
+  deleted?: string;
+  lostPlan?: string;
+  unread: Unread[];
 }
 
 export interface People {
@@ -507,6 +512,52 @@ export interface Occurrence {
   to: string;
 }
 
+export interface Unread {
+  from: string;
+  to: string;
+  status: number;
+  code: string;
+  since: string;
+  at: string;
+}
+
+export interface Lookback {
+  id: string;
+  users: number;
+  groups: number;
+  teams: number;
+  custodians: number;
+  from: string;
+  to: string;
+  reason: string;
+  requestedBy?: string;
+  state: "queued" | "running" | "done" | "canceled" | "refused";
+  refusal?: string;
+  madeAt: string;
+  endedAt?: string;
+  windows: number;
+  finished: number;
+  returned: number;
+  new: number;
+  unclear: number;
+  failed: number;
+}
+
+export interface Lookbacks {
+  lookbacks: Lookback[];
+  people: Named[];
+}
+
+export interface StartLookback {
+  users?: string[];
+  teams?: string[];
+  from: string;
+  to: string;
+  reason: string;
+}
+
+export type CancelLookback = Record<never, never>;
+
 /** Every path of the API that can be read, with what a GET of it takes and answers. */
 export interface Paths {
   /** who the caller is and what she may do */
@@ -736,6 +787,12 @@ export interface Paths {
     query: Record<never, never>;
     answer: Blob;
   };
+  /** look-backs, the newest first */
+  "/lookbacks": {
+    path: Record<never, never>;
+    query: Record<never, never>;
+    answer: Lookbacks;
+  };
 }
 
 /** Every path of the API that changes something, with what a POST to it takes and answers. */
@@ -803,5 +860,21 @@ export interface Changes {
     query: Record<never, never>;
     body: RetentionEvent;
     answer: RetentionEvent;
+  };
+  /** read history of recorded people or teams */
+  "/lookbacks": {
+    path: Record<never, never>;
+    query: Record<never, never>;
+    body: StartLookback;
+    answer: Lookback;
+  };
+  /** end a look-back before its time */
+  "/lookbacks/{lookback}/cancel": {
+    path: {
+      lookback: string;
+    };
+    query: Record<never, never>;
+    body: CancelLookback;
+    answer: Lookback;
   };
 }

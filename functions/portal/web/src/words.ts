@@ -41,6 +41,21 @@ export const outcomeNames: Record<NonNullable<CallFacts["outcome"]>, string> = {
   lost: "Incomplete",
 };
 
+const localDay = (d: Date) => new Date(d.getTime() - d.getTimezoneOffset() * 60_000).toISOString().slice(0, 10);
+
+/** The local day that was so many days ago, YYYY-MM-DD. */
+export function daysAgo(n: number): string {
+  const d = new Date();
+  d.setDate(d.getDate() - n);
+  return localDay(d);
+}
+
+/** What kind of place a conversation is: for a channel, with the team that hosts it if the reader may know of it. */
+export function placeOf(people: Person[], c: Pick<Conversation, "kind" | "custodians">): string {
+  const team = c.kind === "channel" ? people.find((p) => p.team && c.custodians?.includes(p.id)) : undefined;
+  return team ? `${kindNames.channel} of ${team.name || team.id}` : kindNames[c.kind];
+}
+
 /** What a custody event says was done. */
 export const actionNames: Record<string, string> = {
   read: "Read",
@@ -48,6 +63,8 @@ export const actionNames: Record<string, string> = {
   list: "Listed",
   denied: "Refused",
   "roster-change": "Groups changed",
+  capture: "Capture changed",
+  lookback: "Look-back",
   "system-read": "Read by the system",
   seal: "Bound in the log",
   key: "Signing key changed",
