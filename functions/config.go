@@ -256,8 +256,8 @@ func readCoverage(r *config.Reader, s *settings) {
 	s.statements = r.Optional("STENO_COVERAGE_CONTAINER", "coverage")
 	s.coverage = reconcile.CoverageConfig{
 		Tenant: s.tenant, History: s.plan.History, Groups: s.roleGroups,
-		Files:   s.fileMode != intake.FilesOff,
-		Calls:   r.Bool("STENO_CALL_RECORDS"),
+		Files: s.fileMode != intake.FilesOff,
+		Calls: r.Bool("STENO_CALL_RECORDS"), Migrated: s.channelsMigrated,
 		After:   r.Durations("STENO_COVERAGE_AFTER", reconcile.DefaultAfter),
 		Interim: r.Duration("STENO_COVERAGE_INTERIM", 0, 0, 24*time.Hour),
 		Tolerance: coverage.Tolerance{

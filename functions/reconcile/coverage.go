@@ -49,6 +49,8 @@ type CoverageConfig struct {
 	Interim time.Duration
 	// ReadLag is how far behind now a statement for a day that is not over ends.
 	ReadLag time.Duration
+	// Migrated is when Microsoft moved the tenant's private channels, zero if nobody said.
+	Migrated time.Time
 	// Canary is the thread in which somebody, or something, writes each day; empty for none.
 	Canary teams.ThreadID
 	Maker  string

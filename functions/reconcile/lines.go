@@ -23,7 +23,7 @@ const reading = 16
 func (r *coverageRun) statement(ctx context.Context, day, to time.Time) (coverage.Statement, error) {
 	s := coverage.Statement{
 		Format: coverage.Format, Tenant: r.c.Tenant, Day: day.Format(time.DateOnly), From: day, To: to,
-		MadeAt: r.now, Maker: r.c.Maker, BlindSpots: coverage.BlindSpots, Lines: []coverage.Line{},
+		MadeAt: r.now, Maker: r.c.Maker, BlindSpots: r.blindSpots(), Lines: []coverage.Line{},
 	}
 	lines := &ledger{run: r, day: day, to: to, lines: map[lineKey]*coverage.Line{}}
 	if err := lines.messages(ctx); err != nil {
@@ -47,6 +47,17 @@ func (r *coverageRun) statement(ctx context.Context, day, to time.Time) (coverag
 	}
 	s.Sum()
 	return s, nil
+}
+
+// blindSpots are those of every tenant, with what is known of this one.
+func (r *coverageRun) blindSpots() []coverage.BlindSpot {
+	out := slices.Clone(coverage.BlindSpots)
+	for i := range out {
+		if out[i].Code == coverage.PrivateChannels && !r.c.Migrated.IsZero() {
+			out[i].Text += " That was on " + r.c.Migrated.UTC().Format(time.DateOnly) + "."
+		}
+	}
+	return out
 }
 
 type lineKey struct {

@@ -6,6 +6,9 @@ type BlindSpot struct {
 	Text string `json:"text"`
 }
 
+// PrivateChannels is the blind spot whose end is a date of the tenant's own.
+const PrivateChannels = "private-channels"
+
 // BlindSpots lists what no interface of Microsoft's shows to a recorder. A statement carries
 // the list that its build knew.
 // https://learn.microsoft.com/microsoftteams/teams-recording-policy
@@ -22,5 +25,5 @@ var BlindSpots = []BlindSpot{
 	{"external-chats", "Group chats that another tenant hosts are exported only as far as they are in the custodian's mailbox."},
 	{"copilot", "What people ask Copilot, and targeted messages, have interfaces of their own, which are not read."},
 	{"records-of-calls", "A call that is in no call record of Microsoft's, and that no recorder was invited to, cannot be seen to be missing."},
-	{"private-channels", "Edits and deletions in private channels before the tenant's migration of private channels are in no retained export."},
+	{PrivateChannels, "Edits and deletions in private channels before the tenant's migration of private channels are in no retained export."},
 }

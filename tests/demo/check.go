@@ -83,6 +83,7 @@ func check(ctx context.Context, w *world.World, o options, started time.Time) er
 		return err
 	}
 	c, files := w.Compare(contents, runs), w.CompareFiles(contents)
+	covered.Match(c, files)
 	c.Seed, c.Messages, c.Seconds = o.seed, o.messages, time.Since(started).Seconds()
 	line, err := json.Marshal(struct {
 		world.Report

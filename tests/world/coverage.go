@@ -97,6 +97,23 @@ func (w *World) CheckCoverage(ctx context.Context, calls []*sim.Call, readUntil 
 	return r, nil
 }
 
+// Match holds the totals against what was found in the archive: every version is somebody's, and
+// every file that was fetched, or is a gap, is counted once.
+func (r *CoverageReport) Match(archive Report, files FilesReport) {
+	sums := map[coverage.Unit]coverage.Count{}
+	for _, t := range r.Totals {
+		c := sums[t.Unit]
+		c.Add(t.Count)
+		sums[t.Unit] = c
+	}
+	if n := sums[coverage.Versions]; n.Expected < int64(archive.Archived) {
+		r.Faults = append(r.Faults, fmt.Sprintf("the statements know of %d versions; the archive has %d", n.Expected, archive.Archived))
+	}
+	if n := sums[coverage.Items]; n.Expected != int64(files.Expected) || n.Captured != int64(files.Fetched) {
+		r.Faults = append(r.Faults, fmt.Sprintf("the statements know of %d files, %d of them captured; the archive has %d and %d", n.Expected, n.Captured, files.Expected, files.Fetched))
+	}
+}
+
 // statementOf reads a statement and verifies its signature.
 func statementOf(ctx context.Context, store *azure.Statements, n coverage.Stated, key *ecdsa.PublicKey) (coverage.Statement, error) {
 	body, signature, err := store.Read(ctx, n)
