@@ -63,7 +63,7 @@ const (
 	system  = "reconcile"
 )
 
-// Config is what the audit needs to know.
+// AuditConfig is what the audit needs to know.
 type AuditConfig struct {
 	Tenant     teams.TenantID
 	Key        string        // name of the wrapping key
@@ -86,7 +86,7 @@ type State interface {
 	SwapHead(ctx context.Context, body []byte, revision string) error
 }
 
-// Stores is what is compared with what.
+// AuditStores is what is compared with what.
 type AuditStores struct {
 	Log   evidence.VaultLog // nil: the audit is off, and says so once a day
 	Trail custody.Log
