@@ -40,33 +40,28 @@ func (r *coverageRun) harvest(ctx context.Context) error {
 	if r.state.Full != today {
 		from = r.now.Add(-msgraph.CallRecordLife)
 	}
-	known := map[string]int64{}
 	have, err := r.s.Records.Records(ctx, from, r.now)
 	if err != nil {
 		return err
-	}
-	for _, h := range have {
-		known[h.ID] = h.Version
-	}
-	listed, err := r.s.Graph.CallRecords(ctx, from, r.now)
-	if err != nil {
-		return fmt.Errorf("harvest: %w", err)
 	}
 	before := map[string]coverage.CallRecord{}
 	for _, h := range have {
 		before[h.ID] = h
 	}
-	var mu sync.Mutex
+	listed, err := r.s.Graph.CallRecords(ctx, from, r.now)
+	if err != nil {
+		return fmt.Errorf("harvest: %w", err)
+	}
+	news := slices.DeleteFunc(listed, func(l msgraph.CallRecord) bool {
+		was, kept := before[l.ID]
+		foreign, left := r.state.Foreign[l.ID]
+		return kept && was.Version >= l.Version || left && foreign.Version >= l.Version
+	})
+	var mu sync.Mutex // of what follows, and of r.state
 	kept, foreign := 0, 0
 	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(asking)
-	for _, l := range listed {
-		if v, ok := known[l.ID]; ok && v >= l.Version {
-			continue
-		}
-		if until, ok := r.state.Foreign[l.ID]; ok && until.Version >= l.Version {
-			continue
-		}
+	for _, l := range news {
 		group.Go(func() error {
 			sessions, err := r.s.Graph.Sessions(gctx, l.ID)
 			if err != nil {
@@ -89,7 +84,7 @@ func (r *coverageRun) harvest(ctx context.Context) error {
 		return err
 	}
 	r.state.Full = today
-	r.log.InfoContext(ctx, "call records harvested", slog.Int("listed", len(listed)), slog.Int("kept", kept), slog.Int("withoutRecordedUser", foreign))
+	r.log.InfoContext(ctx, "call records harvested", slog.Int("listed", len(listed)), slog.Int("new", len(news)), slog.Int("kept", kept), slog.Int("withoutRecordedUser", foreign))
 	return nil
 }
 

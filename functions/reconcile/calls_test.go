@@ -55,8 +55,8 @@ func TestCallsWithoutARecordedUserAreNotKeptAndNotAskedAboutAgain(t *testing.T) 
 	o.must(o.run())
 	kept, err := o.records.Records(t.Context(), today.AddDate(0, 0, -30), today.AddDate(0, 0, 30))
 	o.must(err)
-	if len(kept) != 0 || o.graph.asked != 1 {
-		t.Errorf("%d records kept, asked %d times", len(kept), o.graph.asked)
+	if asked := o.graph.asked.Load(); len(kept) != 0 || asked != 1 {
+		t.Errorf("%d records kept, asked %d times", len(kept), asked)
 	}
 	for _, e := range append(o.events(custody.Stated), o.events(custody.GapFound)...) {
 		if strings.Contains(e.Detail+e.Item, string(odd)) {

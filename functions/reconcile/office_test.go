@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -174,7 +175,7 @@ func (a alerter) Alert(_ context.Context, alert reconcile.Alert) error {
 type graph struct {
 	records  []msgraph.CallRecord
 	sessions map[string][]msgraph.Session
-	asked    int
+	asked    atomic.Int64
 	err      error
 }
 
@@ -188,7 +189,7 @@ func (g *graph) CallRecords(_ context.Context, from, to time.Time) (out []msgrap
 }
 
 func (g *graph) Sessions(_ context.Context, id string) ([]msgraph.Session, error) {
-	g.asked++
+	g.asked.Add(1)
 	return g.sessions[id], g.err
 }
 
