@@ -22,6 +22,7 @@ import (
 	"steno/functions/reconcile"
 	"steno/functions/sequencer"
 	"steno/shared/azure"
+	"steno/shared/conversation"
 	"steno/shared/custody"
 	"steno/shared/evidence"
 	"steno/shared/msgraph"
@@ -187,6 +188,11 @@ func (c *cloud) witnesses(tiles *azure.Tiles) map[string]custody.Witness {
 // fileRate is how many requests a second go out for attachments: Graph serves 60 for
 // hosted content.
 const fileRate = 50
+
+// filesOf is how attachments come to be fetched.
+func (c *cloud) filesOf(register conversation.Attachments) intake.Files {
+	return intake.Files{Mode: c.s.fileMode, Register: register, Queue: c.files}
+}
 
 // attachments is the function that fetches attachments. Its requests are apart from those of
 // the exports: Graph counts content apart, and files must not hold up messages.

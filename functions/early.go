@@ -30,7 +30,7 @@ func (c *cloud) earlyLane(shared laneStores) (*subscriptions.Subscriptions, http
 		Tenant: s.tenant, Base: "/" + routePrefix + "/notifications", Audience: s.notifyApp, KeysURL: s.notifyKeys, MaxMessage: azure.MaxMessage,
 	}, register, c.notified, blobs, c.log)
 	c.fault(err)
-	in := intake.New(intake.Config{System: "notified", History: s.plan.History, ClaimLease: s.claimLease, Policies: s.keep.Policies, Tenant: s.tenant, Files: c.files, FileMode: s.fileMode},
+	in := intake.New(intake.Config{System: "notified", History: s.plan.History, ClaimLease: s.claimLease, Policies: s.keep.Policies, Tenant: s.tenant, Files: c.filesOf(shared.catalog)},
 		shared.roster, shared.catalog, shared.evidence, shared.trail, c.log)
 	drain := notified.New(notified.Config{Tenant: s.tenant, On: s.notify.URL != ""}, notified.Stores{
 		Roster: shared.roster, Register: register, Catalog: shared.catalog, Intake: in, Keys: ring,

@@ -104,7 +104,7 @@ func (c *cloud) functions() (f functions, err error) {
 	f.sync = groupsync.New(groupsync.Config{Tenant: s.tenant, Groups: s.roleGroups, MaxDrop: s.maxDrop, Teams: s.teamRules, NoGroup: directory.ErrNoGroup, Newcomers: s.newcomers},
 		c.people, c.graph, roster, jobs, trail, log)
 	f.plan = exportplan.New(s.plan, roster, catalog, failures, c.windows, trail, log)
-	f.export = chatexport.New(chatexport.Config{Tenant: s.tenant, History: s.plan.History, ClaimLease: s.claimLease, RetryWait: s.retryWait, Policies: s.keep.Policies, Files: c.files, FileMode: s.fileMode},
+	f.export = chatexport.New(chatexport.Config{Tenant: s.tenant, History: s.plan.History, ClaimLease: s.claimLease, RetryWait: s.retryWait, Policies: s.keep.Policies, Files: c.filesOf(catalog)},
 		c.graph, roster, catalog, store, chatexport.Registers{Lookbacks: jobs, Failures: failures}, trail, c.windows, log)
 	f.past = lookback.New(s.lookbacks, lookback.Stores{Jobs: jobs, Roster: roster, Catalog: catalog, Failures: failures, Trail: trail}, c.people, c.windows, log)
 	shared := laneStores{roster, catalog, store, trail}

@@ -52,8 +52,25 @@ func TestAMessageWhoseFilesCannotBeAskedForIsNotKeptYet(t *testing.T) {
 	if err := r.keep(intake.FilesAll, away{gone}, pointing("1")); !errors.Is(err, gone) {
 		t.Fatalf("%v, want the queue's error", err)
 	}
+	expected, err := r.catalog.Attachments(t.Context(), r.id())
+	r.must(err)
+	if len(expected) != 1 || expected[0].State != conversation.AttachmentExpected {
+		t.Errorf("a file that nobody was asked for is not known as expected: %+v", expected)
+	}
 	r.must(r.keep(intake.FilesAll, r.queue, pointing("1")))
 	if n := len(r.queue.take()); n != 2 {
 		t.Errorf("%d files are asked for the second time", n)
+	}
+}
+
+func TestAFileThatHasAResultIsNotAskedForAgain(t *testing.T) {
+	r := newRig(t)
+	r.shelve(noise(10))
+	r.say("1", "1", "", link)
+	r.handle()
+	r.only()
+	r.say("1", "2", "edited", link)
+	if n := len(r.queue.take()); n != 0 {
+		t.Errorf("%d files are asked for again", n)
 	}
 }

@@ -112,8 +112,8 @@ func New(c Config, source Source, keeper Keeper, catalog Catalog, slots Slots, t
 // its result, or when it was put back on the queue. A message that can never succeed is
 // reported with funchost.ErrPoison; any other error asks for redelivery.
 //
-// A message says what to fetch. That the message it belongs to is in the archive is looked
-// up; what that says it points at is not, since it would take a key.
+// A message on the queue is nobody's word: what is fetched is what the register expects,
+// which who stored the Teams message put there, of a Teams message that is in the archive.
 func (f *Fetcher) Handle(ctx context.Context, body []byte) error {
 	ask, err := conversation.DecodeFileAsk(body)
 	if err != nil {
@@ -122,12 +122,13 @@ func (f *Fetcher) Handle(ctx context.Context, body []byte) error {
 	if ask.Tenant != f.c.Tenant {
 		return fmt.Errorf("%w: attachment of another tenant", funchost.ErrPoison)
 	}
-	_, err = f.catalog.Attachment(ctx, ask.Conversation(), ask.ID())
-	if err == nil {
-		return nil // it was asked for before
-	}
-	if !errors.Is(err, conversation.ErrNoAttachment) {
+	expected, err := f.catalog.Attachment(ctx, ask.Conversation(), ask.ID())
+	unknown := errors.Is(err, conversation.ErrNoAttachment)
+	if err != nil && !unknown {
 		return err
+	}
+	if !unknown && expected.State != conversation.AttachmentExpected {
+		return nil // it was asked for before
 	}
 	s, err := f.catalog.Slice(ctx, ask.Conversation())
 	if err != nil {
@@ -137,8 +138,9 @@ func (f *Fetcher) Handle(ctx context.Context, body []byte) error {
 		f.log.InfoContext(ctx, "attachment of a disposed conversation left out", slog.String("conversation", string(s.Conversation.ID)))
 		return nil
 	}
-	if !holds(s, ask) {
-		return fmt.Errorf("%w: attachment %s: the custodian has no such message in the archive", funchost.ErrPoison, ask.ID())
+	ask.Name, ask.Custodian = expected.Name, expected.Custodian
+	if unknown || !holds(s, ask) {
+		return fmt.Errorf("%w: attachment %s: no message in the archive points at it", funchost.ErrPoison, ask.ID())
 	}
 	return f.judge(ctx, &ask, f.fetch(ctx, &ask))
 }
@@ -150,7 +152,7 @@ func holds(s conversation.Slice, ask conversation.FileAsk) bool {
 			continue
 		}
 		for _, v := range o.Versions {
-			if v.Message == ask.Message {
+			if v.Message == ask.Message && v.Sent.Equal(ask.Sent) {
 				return true
 			}
 		}
@@ -285,17 +287,11 @@ func (f *Fetcher) giveUp(ctx context.Context, ask *conversation.FileAsk, reason 
 	}); err != nil {
 		return err
 	}
-	a := f.result(ask)
+	a := ask.Expected(time.Now().UTC())
 	a.State, a.Reason = conversation.AttachmentGap, reason
 	if err := f.catalog.SaveAttachment(ctx, a); err != nil {
 		return err
 	}
 	f.log.WarnContext(ctx, "attachment cannot be had", slog.String("attachment", string(a.ID)), slog.String("conversation", string(a.Conversation)), slog.String("reason", string(reason)))
 	return nil
-}
-
-func (f *Fetcher) result(ask *conversation.FileAsk) conversation.Attachment {
-	return conversation.Attachment{
-		ID: ask.ID(), Conversation: ask.Conversation(), Message: ask.Message, Custodian: ask.Custodian, Kind: ask.Kind, Name: ask.Name, Source: ask.Source, At: time.Now().UTC(),
-	}
 }

@@ -280,18 +280,20 @@ type breaking struct{}
 
 func (breaking) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
-func TestAMessageThatIsNotInTheArchiveFetchesNothing(t *testing.T) {
+func TestNothingIsFetchedThatNoMessageInTheArchivePointsAt(t *testing.T) {
 	r := newRig(t)
 	r.shelve(noise(10))
 	r.say("1", "1", "", link)
 	r.queue.take()
 	good := conversation.FileAsk{Tenant: tenant, Thread: thread, Custodian: alice, Message: "1", Sent: sent, Kind: conversation.KindFile, Source: link}
 	for name, change := range map[string]func(*conversation.FileAsk){
-		"another message":   func(a *conversation.FileAsk) { a.Message = "2" },
-		"another custodian": func(a *conversation.FileAsk) { a.Custodian = "bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb" },
-		"another day":       func(a *conversation.FileAsk) { a.Sent = sent.AddDate(0, 0, 1) },
-		"another thread":    func(a *conversation.FileAsk) { a.Thread = "19:other@thread.v2" },
-		"another tenant":    func(a *conversation.FileAsk) { a.Tenant = teams.TenantID("22222222-1111-4111-8111-111111111111") },
+		"another message": func(a *conversation.FileAsk) { a.Message = "2" },
+		"another address": func(a *conversation.FileAsk) { a.Source += "x" },
+		"another kind":    func(a *conversation.FileAsk) { a.Kind = conversation.KindLoop },
+		"another time":    func(a *conversation.FileAsk) { a.Sent = sent.Add(-time.Minute) },
+		"another day":     func(a *conversation.FileAsk) { a.Sent = sent.AddDate(0, 0, 1) },
+		"another thread":  func(a *conversation.FileAsk) { a.Thread = "19:other@thread.v2" },
+		"another tenant":  func(a *conversation.FileAsk) { a.Tenant = teams.TenantID("22222222-1111-4111-8111-111111111111") },
 	} {
 		ask := good
 		change(&ask)
@@ -306,6 +308,13 @@ func TestAMessageThatIsNotInTheArchiveFetchesNothing(t *testing.T) {
 	}
 	if len(r.shelf.asked)+len(r.results()) != 0 {
 		t.Error("something was fetched")
+	}
+	good.Name, good.Custodian = "runme.exe", "bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb"
+	body, err := conversation.EncodeFileAsk(good)
+	r.must(err)
+	r.must(r.process(&mortality{}).Handle(t.Context(), body))
+	if a := r.only(); a.State != conversation.AttachmentFetched || a.Name != "term sheet.pdf" || a.Custodian != alice {
+		t.Errorf("the queue's word was taken: %+v", a)
 	}
 }
 

@@ -40,7 +40,7 @@ func (f *Fetcher) fetch(ctx context.Context, ask *conversation.FileAsk) error {
 	if err := errors.Join(content.Close(), err, f.keeper.Bind(bindCtx, string(d.head.Conversation), d.bound)); err != nil {
 		return d.stopped(ctx, err)
 	}
-	a := f.result(ask)
+	a := ask.Expected(time.Now().UTC())
 	a.State, a.Object, a.Parts, a.Size, a.SHA256, a.Rule = conversation.AttachmentFetched, d.last, len(d.parts), d.size, d.hex(), d.head.Rule
 	if err := f.catalog.SaveAttachment(ctx, a); err != nil {
 		return err

@@ -215,7 +215,7 @@ func (r *rig) say(id, etag, body string, attached ...string) {
 // keep puts a message into the archive of a tenant that has files fetched by a mode.
 func (r *rig) keep(mode intake.FileMode, files intake.Queue, raw []byte) error {
 	r.t.Helper()
-	in := intake.New(intake.Config{System: "chatexport", Tenant: tenant, Files: files, FileMode: mode}, r.roster, r.catalog, r.store, custody.Log{Trail: r.trail}, slog.New(slog.DiscardHandler))
+	in := intake.New(intake.Config{System: "chatexport", Tenant: tenant, Files: intake.Files{Mode: mode, Register: r.catalog, Queue: files}}, r.roster, r.catalog, r.store, custody.Log{Trail: r.trail}, slog.New(slog.DiscardHandler))
 	w := conversation.Window{Tenant: tenant, Custodian: alice, From: sent.Add(-time.Hour), To: sent.Add(time.Hour), Pass: 1}
 	_, err := in.Keep(r.t.Context(), intake.Delivery{Window: w, Lane: conversation.LaneExport, Pages: []intake.Page{{Items: [][]byte{raw}, FetchedAt: sent}}})
 	return err
@@ -245,7 +245,7 @@ func (r *rig) results() []conversation.Attachment {
 	r.t.Helper()
 	list, err := r.catalog.Attachments(r.t.Context(), r.id())
 	r.must(err)
-	return list
+	return slices.DeleteFunc(list, func(a conversation.Attachment) bool { return a.State == conversation.AttachmentExpected })
 }
 
 // only returns the one result there is.

@@ -54,9 +54,8 @@ type Config struct {
 	ClaimLease time.Duration
 	// Policies say how long what is stored is kept.
 	Policies policy.DataPolicies
-	// Files has attachments fetched, those that FileMode says; nil asks for none.
-	Files    intake.Queue
-	FileMode intake.FileMode
+	// Files has attachments fetched; the zero value none.
+	Files intake.Files
 	// RetryWait is how long a window that could not be read rests before it is tried
 	// again, times the attempt; 0 means DefaultRetryWait.
 	RetryWait time.Duration
@@ -85,7 +84,7 @@ func New(c Config, g graph, r policy.Roster, cat conversation.Catalog, s intake.
 	if c.RetryWait == 0 {
 		c.RetryWait = DefaultRetryWait
 	}
-	in := intake.New(intake.Config{System: "chatexport", History: c.History, ClaimLease: c.ClaimLease, Policies: c.Policies, Tenant: c.Tenant, Files: c.Files, FileMode: c.FileMode}, r, cat, s, trail, log)
+	in := intake.New(intake.Config{System: "chatexport", History: c.History, ClaimLease: c.ClaimLease, Policies: c.Policies, Tenant: c.Tenant, Files: c.Files}, r, cat, s, trail, log)
 	return &Exporter{config: c, graph: g, catalog: cat, intake: in, known: known, trail: trail, queue: q, log: log}
 }
 

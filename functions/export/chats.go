@@ -208,6 +208,8 @@ func transcriptOf(facts conversation.Conversation, versions []version, files []a
 			s.Link = strings.TrimPrefix(f.Path, path.Dir(path.Dir(f.Path))+"/")
 		case len(f.EvidenceParts) > 0:
 			s.State += ", in parts; see files.json"
+		case f.State == conversation.AttachmentExpected:
+			s.State += ", not fetched yet"
 		default:
 			s.State += ", not in the archive: " + string(f.Reason)
 		}

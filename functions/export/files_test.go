@@ -41,6 +41,10 @@ func (r *rig) chatWithFiles() (id conversation.ID, content []byte) {
 		ID: conversation.AttachmentIDOf("x", "1001", conversation.KindFile, "y"), Conversation: id, Message: teams.MessageID("1001"), Kind: conversation.KindFile, Name: "=gone()\"<b>.xlsx",
 		State: conversation.AttachmentGap, Reason: conversation.GapForbidden, At: r.now,
 	}))
+	_, err := r.catalog.ExpectAttachment(r.t.Context(), conversation.Attachment{
+		ID: conversation.AttachmentIDOf("x", "1001", conversation.KindImage, "z"), Conversation: id, Message: "1001", Kind: conversation.KindImage, Name: "late.png", At: r.now,
+	})
+	r.must(err)
 	return id, content
 }
 
@@ -75,13 +79,13 @@ func TestAPackageHoldsTheFilesOfAChatAndProvesThem(t *testing.T) {
 			t.Errorf("%s: %d bytes, want %d", f.Name, len(body), len(want))
 		}
 	}
-	if len(files) != 3 || !strings.HasPrefix(got["term sheet.pdf"], "fetched  chat/000000/files/000") || !strings.HasSuffix(got["term sheet.pdf"], ".pdf") ||
+	if len(files) != 4 || got["late.png"] != "expected  " || !strings.HasPrefix(got["term sheet.pdf"], "fetched  chat/000000/files/000") || !strings.HasSuffix(got["term sheet.pdf"], ".pdf") ||
 		!strings.HasSuffix(got["..\\cod\u202efdp.exe"], ".bin") || got["=gone()\"<b>.xlsx"] != "gap forbidden " {
 		t.Errorf("%v", got)
 	}
 	transcript, err := os.ReadFile(filepath.Join(dir, "chat", "000000", "transcript.html"))
 	r.must(err)
-	for _, want := range []string{`<a href="files/0001-`, "..\\cod\ufffdfdp.exe", "=gone()&#34;&lt;b&gt;.xlsx</a>", "not in the archive: forbidden"} {
+	for _, want := range []string{`<a href="files/0001-`, "..\\cod\ufffdfdp.exe", "=gone()&#34;&lt;b&gt;.xlsx</a>", "not in the archive: forbidden", "not fetched yet"} {
 		if want = strings.ReplaceAll(want, "</a>", ""); !strings.Contains(string(transcript), want) {
 			t.Errorf("the transcript does not say %q", want)
 		}

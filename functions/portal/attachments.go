@@ -17,7 +17,7 @@ type attached struct {
 	ID     conversation.AttachmentID   `json:"id"`
 	Kind   conversation.AttachmentKind `json:"kind"`
 	Name   string                      `json:"name,omitempty"`
-	State  string                      `json:"state"` // fetched, gap, message if it stands in the message, unfetched
+	State  string                      `json:"state"` // expected, fetched, gap, message if it stands in the message, unfetched if nobody asked for it
 	Reason conversation.GapReason      `json:"reason,omitempty"`
 	Size   int64                       `json:"size,omitempty"`
 	SHA256 string                      `json:"sha256,omitempty"`
@@ -25,7 +25,7 @@ type attached struct {
 	File   string                      `json:"file,omitempty"` // the name under which it is saved
 }
 
-// What is shown of attachments without a result.
+// What is shown of attachments that the register does not know.
 const (
 	stateInMessage = "message"
 	stateUnfetched = "unfetched"

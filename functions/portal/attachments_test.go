@@ -38,13 +38,16 @@ func TestAMessageShowsWhatBecameOfItsAttachments(t *testing.T) {
 	id, _ := w.say(rita, contentThread, fileMessage("a.pdf", "b.pdf", "c.pdf"))
 	a := w.attach(rita, id, contentThread, "1773050400000", "a.pdf", "https://contoso.sharepoint.com/a.pdf", []byte("the bytes"))
 	b := conversation.AttachmentIDOf(contentThread, "1773050400000", conversation.KindFile, "https://contoso.sharepoint.com/b.pdf")
+	c := conversation.AttachmentIDOf(contentThread, "1773050400000", conversation.KindFile, "https://contoso.sharepoint.com/c.pdf")
+	_, err := w.catalog.ExpectAttachment(t.Context(), conversation.Attachment{ID: c, Conversation: id, Kind: conversation.KindFile})
+	w.must(err)
 	w.must(w.catalog.SaveAttachment(t.Context(), conversation.Attachment{ID: b, Conversation: id, Kind: conversation.KindFile, State: conversation.AttachmentGap, Reason: conversation.GapForbidden}))
 	var got []string
 	for _, x := range w.messages(nora, string(id)).Messages[0].Versions[0].Attached {
 		got = append(got, fmt.Sprintf("%s %s %s %s %d %s", x.Kind, x.Name, x.State, x.Reason, x.Size, x.File))
 	}
 	want := []string{
-		"file a.pdf fetched  9 attachment-" + a.SHA256[:12] + ".pdf", "file b.pdf gap forbidden 0 ", "file c.pdf unfetched  0 ", "card  message  0 ", "image chart unfetched  0 ",
+		"file a.pdf fetched  9 attachment-" + a.SHA256[:12] + ".pdf", "file b.pdf gap forbidden 0 ", "file c.pdf expected  0 ", "card  message  0 ", "image chart unfetched  0 ",
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

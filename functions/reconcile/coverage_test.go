@@ -191,7 +191,7 @@ func TestEveryFileIsFetchedOrTheReasonIsNamed(t *testing.T) {
 	id := conversation.IDOf(conversation.KeyOf(tenant, thread), today)
 	conv := conversation.Conversation{ID: id, Thread: thread, Start: today.Add(9 * time.Hour), Objects: 1}
 	o.must(o.catalog.Claim(t.Context(), conversation.Slice{}, conversation.Claim{Conversation: conv, Add: &conversation.Object{
-		Name: "00000000000000000000000000000001", Custodian: rita, ClaimedAt: today, File: &conversation.PartOf{Attachment: "underway"},
+		Name: "00000000000000000000000000000001", Custodian: rita, ClaimedAt: today,
 	}}))
 	o.must(o.catalog.FinishWindow(t.Context(), conversation.WindowDone{Window: conversation.Window{Tenant: tenant, Custodian: rita, From: today, To: today.Add(2 * time.Millisecond)}}, []conversation.Conversation{conv}))
 	for reason, kind := range map[conversation.GapReason]conversation.AttachmentKind{
@@ -206,6 +206,10 @@ func TestEveryFileIsFetchedOrTheReasonIsNamed(t *testing.T) {
 			ID: conversation.AttachmentIDOf(thread, "1", kind, string(reason)), Conversation: id, Message: "1", Custodian: rita, Kind: kind, State: state, Reason: reason, At: today,
 		}))
 	}
+	_, err := o.catalog.ExpectAttachment(t.Context(), conversation.Attachment{
+		ID: conversation.AttachmentIDOf(thread, "1", conversation.KindFile, "underway"), Conversation: id, Message: "1", Custodian: rita, Kind: conversation.KindFile, At: today,
+	})
+	o.must(err)
 	o.must(o.run())
 	c := line(o.newest("2026-03-10"), rita, coverage.Items)
 	wantCount(t, "seven files and one under way", c, 8, 1, 2, 4, 1)

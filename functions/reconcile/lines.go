@@ -262,7 +262,7 @@ func (l *ledger) messages(ctx context.Context) error {
 				if !l.run.c.Files {
 					return nil
 				}
-				return l.files(gctx, slice)
+				return l.files(gctx, c.ID)
 			})
 		}
 	})
@@ -331,20 +331,19 @@ func (l *ledger) count(s conversation.Slice) {
 }
 
 // files adds what became of the files and images that the messages of a conversation point at.
-// One that is asked for and has no result yet is seen once its first part is stored.
-func (l *ledger) files(ctx context.Context, s conversation.Slice) error {
-	results, err := l.run.s.Files.Attachments(ctx, s.Conversation.ID)
+func (l *ledger) files(ctx context.Context, id conversation.ID) error {
+	results, err := l.run.s.Files.Attachments(ctx, id)
 	if err != nil {
 		return err
 	}
-	settled := map[conversation.AttachmentID]bool{}
 	for _, a := range results {
-		settled[a.ID] = true
 		if !a.Kind.Elsewhere() {
 			continue
 		}
 		l.on(a.Custodian, coverage.Files, coverage.Items, func(c *coverage.Count) {
 			switch {
+			case a.State == conversation.AttachmentExpected:
+				c.Doubt(coverage.Pending, 1)
 			case a.State == conversation.AttachmentFetched:
 				c.Capture(1)
 			case a.Reason == conversation.GapForeignHost:
@@ -355,13 +354,6 @@ func (l *ledger) files(ctx context.Context, s conversation.Slice) error {
 				c.Fail(fileCode(a.Reason), 1)
 			}
 		})
-	}
-	for _, o := range s.Objects {
-		if o.File == nil || settled[o.File.Attachment] {
-			continue
-		}
-		settled[o.File.Attachment] = true
-		l.on(o.Custodian, coverage.Files, coverage.Items, func(c *coverage.Count) { c.Doubt(coverage.Pending, 1) })
 	}
 	return nil
 }

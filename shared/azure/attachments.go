@@ -12,7 +12,7 @@ import (
 	"steno/shared/conversation"
 )
 
-// What became of attachments stands in a table of its own, so that who reads a conversation
+// What is expected and what became of attachments stands in a table of its own, so that who reads a conversation
 // need not read it:
 //
 //	attachments  PartitionKey TENANT-CONVERSATION, RowKey the attachment's id
@@ -40,40 +40,83 @@ func (c *Catalog) Attachments(ctx context.Context, id conversation.ID) ([]conver
 
 // Attachment costs one operation.
 func (c *Catalog) Attachment(ctx context.Context, id conversation.ID, attachment conversation.AttachmentID) (conversation.Attachment, error) {
-	var a conversation.Attachment
+	a, _, err := c.attachment(ctx, id, attachment)
+	return a, err
+}
+
+func (c *Catalog) attachment(ctx context.Context, id conversation.ID, attachment conversation.AttachmentID) (a conversation.Attachment, etag azcore.ETag, err error) {
 	var r row
 	e, err := c.attachments.GetEntity(ctx, c.attachmentPartition(id), string(attachment), nil)
 	switch {
 	case isNotFound(err):
-		return a, fmt.Errorf("%w: %s of %s", conversation.ErrNoAttachment, attachment, id)
+		return a, "", fmt.Errorf("%w: %s of %s", conversation.ErrNoAttachment, attachment, id)
 	case err != nil:
-		return a, fmt.Errorf("read attachment %s of %s: %w", attachment, id, hide(err))
+		return a, "", fmt.Errorf("read attachment %s of %s: %w", attachment, id, hide(err))
 	}
 	if err := json.Unmarshal(e.Value, &r); err != nil {
-		return a, fmt.Errorf("read attachment %s of %s: %w", attachment, id, err)
+		return a, "", fmt.Errorf("read attachment %s of %s: %w", attachment, id, err)
 	}
 	if err := json.Unmarshal(r.Data, &a); err != nil {
-		return a, fmt.Errorf("read attachment %s of %s: %w", attachment, id, errPacked)
+		return a, "", fmt.Errorf("read attachment %s of %s: %w", attachment, id, errPacked)
+	}
+	return a, e.ETag, nil
+}
+
+func (c *Catalog) attachmentRow(a conversation.Attachment) (row, error) {
+	data, err := json.Marshal(a)
+	return row{PartitionKey: c.attachmentPartition(a.Conversation), RowKey: string(a.ID), Data: data}, err
+}
+
+// ExpectAttachment costs one operation, and another where the attachment is known.
+func (c *Catalog) ExpectAttachment(ctx context.Context, a conversation.Attachment) (conversation.Attachment, error) {
+	a.State = conversation.AttachmentExpected
+	r, err := c.attachmentRow(a)
+	if err == nil {
+		err = insert(ctx, c.attachments, r)
+	}
+	if errors.Is(err, errConflict) {
+		return c.Attachment(ctx, a.Conversation, a.ID)
+	}
+	if err != nil {
+		return a, fmt.Errorf("expect attachment %s of %s: %w", a.ID, a.Conversation, err)
 	}
 	return a, nil
 }
 
-// SaveAttachment costs one operation.
+// SaveAttachment costs one operation, and of a gap two.
 func (c *Catalog) SaveAttachment(ctx context.Context, a conversation.Attachment) error {
-	data, err := json.Marshal(a)
-	if err != nil {
-		return fmt.Errorf("save attachment %s of %s: %w", a.ID, a.Conversation, err)
-	}
-	r := row{PartitionKey: c.attachmentPartition(a.Conversation), RowKey: string(a.ID), Data: data}
-	if a.State == conversation.AttachmentFetched {
+	r, err := c.attachmentRow(a)
+	switch {
+	case err != nil:
+	case a.State == conversation.AttachmentFetched:
 		err = replace(ctx, c.attachments, r)
-	} else if err = insert(ctx, c.attachments, r); errors.Is(err, errConflict) {
-		return nil
+	default:
+		err = c.saveGap(ctx, a, r)
 	}
 	if err != nil {
 		return fmt.Errorf("save attachment %s of %s: %w", a.ID, a.Conversation, err)
 	}
 	return nil
+}
+
+// saveGap stores a gap unless there is a result. A row turns from expected into a result
+// once, so whoever loses that race finds one.
+func (c *Catalog) saveGap(ctx context.Context, a conversation.Attachment, r row) error {
+	was, etag, err := c.attachment(ctx, a.Conversation, a.ID)
+	switch {
+	case errors.Is(err, conversation.ErrNoAttachment):
+		err = insert(ctx, c.attachments, r)
+	case err != nil || was.State != conversation.AttachmentExpected:
+		return err
+	default:
+		b := batch{partition: r.PartitionKey}
+		b.add(aztables.TransactionTypeUpdateReplace, r, string(etag))
+		err = b.submit(ctx, c.attachments)
+	}
+	if errors.Is(err, errConflict) {
+		return nil
+	}
+	return err
 }
 
 // buryAttachments deletes what is known of a conversation's attachments.

@@ -71,10 +71,11 @@ func (k AttachmentKind) Shared() bool { return k == KindFile || k == KindLoop }
 // AttachmentState is what became of an attachment.
 type AttachmentState string
 
-// The states. An attachment without one is still to be fetched.
+// The states. The last two are results.
 const (
-	AttachmentFetched AttachmentState = "fetched" // its bytes are in evidence
-	AttachmentGap     AttachmentState = "gap"     // they are not, for a reason
+	AttachmentExpected AttachmentState = "expected" // it is still to be fetched
+	AttachmentFetched  AttachmentState = "fetched"  // its bytes are in evidence
+	AttachmentGap      AttachmentState = "gap"      // they are not, for a reason
 )
 
 // GapReason says why the bytes of an attachment are not in evidence.
@@ -143,17 +144,20 @@ type Attachment struct {
 	At     time.Time   `json:"at"`
 }
 
-// ErrNoAttachment says that the register has no result of that id.
+// ErrNoAttachment says that the register knows nothing of that id.
 var ErrNoAttachment = errors.New("register: no such attachment")
 
 // Attachments is the register of what became of attachments. It is derived: of what was
 // fetched evidence says the same, and a gap has its custody event. All methods may be called
 // from many processes at once and repeated.
 type Attachments interface {
-	// Attachments lists the results of a conversation, by id.
+	// Attachments lists the attachments of a conversation, by id.
 	Attachments(ctx context.Context, id ID) ([]Attachment, error)
-	// Attachment reads one result; ErrNoAttachment if there is none.
+	// Attachment reads one; ErrNoAttachment if the register does not know it.
 	Attachment(ctx context.Context, id ID, attachment AttachmentID) (Attachment, error)
+	// ExpectAttachment stores that an attachment is to be fetched, durably when it returns nil,
+	// and returns what the register says of it: a, or what stood there before, which stays.
+	ExpectAttachment(ctx context.Context, a Attachment) (Attachment, error)
 	// SaveAttachment stores a result, durably when it returns nil. What was fetched stays
 	// fetched: a gap changes nothing where there is a result already.
 	SaveAttachment(ctx context.Context, a Attachment) error

@@ -49,6 +49,14 @@ func (a FileAsk) ID() AttachmentID {
 // Conversation is that of the message.
 func (a FileAsk) Conversation() ID { return IDOf(KeyOf(a.Tenant, a.Thread), a.Sent) }
 
+// Expected is the attachment as the register expects it.
+func (a FileAsk) Expected(at time.Time) Attachment {
+	return Attachment{
+		ID: a.ID(), Conversation: a.Conversation(), Message: a.Message, Custodian: a.Custodian, Kind: a.Kind, Name: a.Name, Source: a.Source,
+		State: AttachmentExpected, At: at,
+	}
+}
+
 // MessageID is the id under which the message is queued.
 func (a FileAsk) MessageID() string { return "f-" + string(a.ID()) + "-" + strconv.Itoa(a.Attempt) }
 

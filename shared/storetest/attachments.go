@@ -35,14 +35,31 @@ func (c *Catalog) Attachment(_ context.Context, id conversation.ID, attachment c
 	return a, nil
 }
 
+// ExpectAttachment implements conversation.Attachments.
+func (c *Catalog) ExpectAttachment(_ context.Context, a conversation.Attachment) (conversation.Attachment, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if was, known := c.attached[a.Conversation][a.ID]; known {
+		return was, nil
+	}
+	a.State = conversation.AttachmentExpected
+	c.attach(a)
+	return a, nil
+}
+
 // SaveAttachment implements conversation.Attachments.
 func (c *Catalog) SaveAttachment(_ context.Context, a conversation.Attachment) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	of := c.attached[a.Conversation]
-	if _, known := of[a.ID]; known && a.State != conversation.AttachmentFetched {
-		return nil
+	was, known := c.attached[a.Conversation][a.ID]
+	if !known || was.State == conversation.AttachmentExpected || a.State == conversation.AttachmentFetched {
+		c.attach(a)
 	}
+	return nil
+}
+
+func (c *Catalog) attach(a conversation.Attachment) {
+	of := c.attached[a.Conversation]
 	if of == nil {
 		if c.attached == nil {
 			c.attached = map[conversation.ID]map[conversation.AttachmentID]conversation.Attachment{}
@@ -51,7 +68,6 @@ func (c *Catalog) SaveAttachment(_ context.Context, a conversation.Attachment) e
 		c.attached[a.Conversation] = of
 	}
 	of[a.ID] = a
-	return nil
 }
 
 // TestAttachments checks the contract of conversation.Attachments. open returns an empty register.
@@ -105,6 +121,40 @@ func TestAttachments(t *testing.T, open func(t *testing.T) conversation.Attachme
 			ok(t, err)
 			if got != step.want {
 				t.Errorf("after %s: %+v", step.save.State, got)
+			}
+		}
+	})
+	t.Run("what is expected is known until there is a result, which then stands", func(t *testing.T) {
+		r, a := open(t), made("x")
+		want := a
+		want.State = conversation.AttachmentExpected
+		for range 2 {
+			got, err := r.ExpectAttachment(t.Context(), a)
+			ok(t, err)
+			if got != want {
+				t.Errorf("expected: %+v", got)
+			}
+		}
+		again := a
+		again.Custodian = newPerson()
+		got, err := r.ExpectAttachment(t.Context(), again)
+		ok(t, err)
+		if got != want {
+			t.Errorf("what stood there changed: %+v", got)
+		}
+		list, err := r.Attachments(t.Context(), a.Conversation)
+		ok(t, err)
+		if !slices.Equal(list, []conversation.Attachment{want}) {
+			t.Errorf("list %+v", list)
+		}
+		for _, result := range []conversation.Attachment{gap(a), fetched(a)} {
+			ok(t, r.SaveAttachment(t.Context(), result))
+			got, err := r.ExpectAttachment(t.Context(), a)
+			ok(t, err)
+			stored, err := r.Attachment(t.Context(), a.Conversation, a.ID)
+			ok(t, err)
+			if got != result || stored != result {
+				t.Errorf("after %s: %+v, stored %+v", result.State, got, stored)
 			}
 		}
 	})

@@ -101,7 +101,7 @@ func (w *World) CompareFiles(got Contents) FilesReport {
 			seen[ref.ID] = true
 			r.Expected++
 			a, ok := known[ref.ID]
-			if !ok {
+			if !ok || a.State == conversation.AttachmentExpected {
 				r.fault(&r.Missing, "%s of message %s", ref.Kind, item.Message.Message)
 				continue
 			}

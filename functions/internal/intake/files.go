@@ -27,34 +27,53 @@ type Queue interface {
 	Send(ctx context.Context, id string, body []byte, notBefore time.Time) error
 }
 
+// Files is how attachments come to be fetched.
+type Files struct {
+	Mode     FileMode
+	Register conversation.Attachments // in which they are expected
+	Queue    Queue                    // of function attachments
+}
+
 // ErrDisposed says that a conversation is disposed: nothing of it is fetched any more.
 var ErrDisposed = errors.New("the conversation is disposed")
 
-// askFiles asks for the attachments of messages, one message on the queue each. Those that were
-// asked for before are asked for again, which whoever fetches them finds out with one operation.
+// askFiles has the attachments of messages fetched: each is expected in the register, and then
+// asked for by a message on the queue. So one that is never fetched is known, whatever becomes
+// of the queue. Those that are expected already are asked for again, since whoever expected them
+// may have died; those that have a result are not. It costs one table operation for each, and
+// another for one that is known.
 func (in *Intake) askFiles(ctx context.Context, w conversation.Window, held []conversation.Message) error {
-	if in.config.Files == nil || in.config.FileMode == "" || in.config.FileMode == FilesOff {
+	files := in.config.Files
+	if files.Mode == "" || files.Mode == FilesOff {
 		return nil
 	}
 	for _, m := range held {
 		for _, r := range conversation.ReferencesOf(m) {
-			if !r.Kind.Elsewhere() || r.Kind.Shared() && in.config.FileMode != FilesAll {
+			if !r.Kind.Elsewhere() || r.Kind.Shared() && files.Mode != FilesAll {
 				continue
 			}
 			ask := conversation.FileAsk{
 				Tenant: w.Tenant, Thread: m.Thread, Custodian: w.Custodian, Message: m.Message, Sent: m.Sent,
 				External: conversation.FromOutside(m, w.Tenant), Kind: r.Kind, Name: r.Name, Source: r.Source,
 			}
-			body, err := conversation.EncodeFileAsk(ask)
-			if err != nil {
-				return fmt.Errorf("ask for an attachment in window %s: %w", w.Key(), err)
-			}
-			if err := in.config.Files.Send(ctx, ask.MessageID(), body, time.Time{}); err != nil {
+			if err := files.ask(ctx, ask); err != nil {
 				return fmt.Errorf("ask for an attachment in window %s: %w", w.Key(), err)
 			}
 		}
 	}
 	return nil
+}
+
+func (f Files) ask(ctx context.Context, ask conversation.FileAsk) error {
+	known, err := f.Register.ExpectAttachment(ctx, ask.Expected(time.Now().UTC()))
+	if err != nil || known.State != conversation.AttachmentExpected {
+		return err
+	}
+	body, err := conversation.EncodeFileAsk(ask)
+	if err != nil {
+		return err
+	}
+	return f.Queue.Send(ctx, ask.MessageID(), body, time.Time{})
 }
 
 // Part is a stored part of a file.

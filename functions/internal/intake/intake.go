@@ -63,10 +63,8 @@ type Config struct {
 	Policies policy.DataPolicies
 	// Tenant is whose messages come, for those who keep files.
 	Tenant teams.TenantID
-	// Files has the attachments of what is kept fetched, those that FileMode says; nil asks
-	// for none.
-	Files    Queue
-	FileMode FileMode
+	// Files has the attachments of what is kept fetched; the zero value none.
+	Files Files
 }
 
 // Intake stores message versions. It is safe for many at once.

@@ -105,6 +105,7 @@ function Content({ version: v, author, sent, unclear, conversation }: { version:
 /** What an attachment is, and what became of it. */
 function stateOf(a: Attached): string {
   if (a.state === "gap") return `Not in the archive: ${a.reason ? gapNames[a.reason] : "could not be read"}`;
+  if (a.state === "expected") return "Not fetched yet";
   if (a.state === "unfetched") return "Not fetched";
   if (a.state === "message") return "Kept in the message";
   return formatSize(a.size ?? 0) + (a.rule === "later" ? ", as it was when it was fetched" : a.rule === "at-sending" ? ", as it was when it was sent" : "");

@@ -93,7 +93,7 @@ export interface Attached {
   id: string;
   kind: "file" | "loop" | "image" | "emoji" | "snippet" | "card-image" | "card" | "quote" | "meeting" | "other";
   name?: string;
-  state: "fetched" | "gap" | "message" | "unfetched";
+  state: "expected" | "fetched" | "gap" | "message" | "unfetched";
   reason?: "foreign-host" | "malformed" | "external-tenant" | "forbidden" | "protected" | "gone" | "no-file" | "too-large" | "altered" | "unavailable";
   size?: number;
   sha256?: string;
