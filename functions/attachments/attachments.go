@@ -112,8 +112,8 @@ func New(c Config, source Source, keeper Keeper, catalog Catalog, slots Slots, t
 // its result, or when it was put back on the queue. A message that can never succeed is
 // reported with funchost.ErrPoison; any other error asks for redelivery.
 //
-// A message on the queue is nobody's word: what is fetched is what the register expects,
-// which who stored the Teams message put there, of a Teams message that is in the archive.
+// What the queue says is not believed: only what the register expects is fetched, and only
+// whoever has put a Teams message into evidence writes there.
 func (f *Fetcher) Handle(ctx context.Context, body []byte) error {
 	ask, err := conversation.DecodeFileAsk(body)
 	if err != nil {

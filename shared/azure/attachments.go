@@ -12,8 +12,8 @@ import (
 	"steno/shared/conversation"
 )
 
-// What is expected and what became of attachments stands in a table of its own, so that who reads a conversation
-// need not read it:
+// What is expected, and what became of it, stands in a table of its own, so that who reads a
+// conversation need not read it:
 //
 //	attachments  PartitionKey TENANT-CONVERSATION, RowKey the attachment's id
 
